@@ -1,0 +1,1 @@
+//! kd-bench (in the making).

@@ -1,0 +1,146 @@
+//! What a model reads: padded sequences, the rows in them that get a label, and what was said of those rows.
+
+use candle_core::{Device, Result, Tensor, bail};
+
+use crate::model::Output;
+
+/// A padded batch of token sequences.
+#[derive(Debug, Clone)]
+pub struct Sequence {
+    /// Token or word ids, `(batch, len)` u32; the value on padding does not matter.
+    pub ids: Tensor,
+    /// 1 on tokens and 0 on padding, `(batch, len)` u8; padding stands at the end only.
+    pub mask: Tensor,
+    /// Segment ids of a sentence pair, `(batch, len)` u32.
+    pub segments: Option<Tensor>,
+    /// Character ids of each word, `(batch, len, chars)` u32; 0 is padding and stands at the end only.
+    pub chars: Option<Tensor>,
+}
+
+impl Sequence {
+    /// Number of tokens of each sequence, from the mask.
+    pub fn lengths(&self) -> Result<Vec<usize>> {
+        let rows: Vec<Vec<u8>> = self.mask.to_vec2()?;
+        Ok(rows.iter().map(|row| row.iter().filter(|&&m| m != 0).count()).collect())
+    }
+}
+
+/// Which positions get a label.
+#[derive(Debug, Clone)]
+pub enum Rows {
+    /// One row per example: classification.
+    Examples,
+    /// One row per word: tagging.
+    Words {
+        /// Position of each row's token in the flattened `(batch · len)` sequence, `(rows,)` u32,
+        /// example by example and in order.
+        index: Tensor,
+        /// Number of rows of each example; sums to `rows`.
+        per_example: Vec<usize>,
+    },
+}
+
+impl Rows {
+    /// The rows of `hidden`, `(batch, len, width)` → `(rows, width)`; for [`Rows::Examples`] the first position.
+    pub fn select(&self, hidden: &Tensor) -> Result<Tensor> {
+        let (batch, len, width) = hidden.dims3()?;
+        match self {
+            Rows::Examples => hidden.narrow(1, 0, 1)?.contiguous()?.reshape((batch, width)),
+            Rows::Words { index, .. } => hidden.contiguous()?.reshape((batch * len, width))?.index_select(index, 0),
+        }
+    }
+}
+
+/// The input of a model.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    /// The text, or the first text of a pair that is encoded apart.
+    pub first: Sequence,
+    /// The second text of a pair that is encoded apart.
+    pub second: Option<Sequence>,
+    /// The positions that get a label.
+    pub rows: Rows,
+}
+
+impl Tokens {
+    /// Number of examples.
+    pub fn batch(&self) -> Result<usize> {
+        self.first.ids.dim(0)
+    }
+
+    /// Number of rows of each example.
+    pub fn rows_per_example(&self) -> Result<Vec<usize>> {
+        match &self.rows {
+            Rows::Examples => Ok(vec![1; self.batch()?]),
+            Rows::Words { per_example, .. } => Ok(per_example.clone()),
+        }
+    }
+}
+
+/// One step's data: tokens, labels and what the teachers said.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The model's input.
+    pub tokens: Tokens,
+    /// Class of each row, `(rows,)` u32: gold, or a teacher's arg-max on unlabelled text.
+    pub labels: Option<Tensor>,
+    /// Each teacher's output on the same rows, detached, its classes in the student's order.
+    pub teachers: Vec<Output>,
+    /// Weight of each teacher on each row, `(rows, teachers)`; each row sums to 1.
+    pub weights: Option<Tensor>,
+    /// Which task of a multi-task run the batch belongs to.
+    pub task: usize,
+    /// Ids of the examples in their data set.
+    pub examples: Vec<usize>,
+}
+
+impl Batch {
+    /// The labels, or an error that says they are missing.
+    pub fn labels(&self) -> Result<&Tensor> {
+        match &self.labels {
+            Some(labels) => Ok(labels),
+            None => bail!("the batch of examples {:?} has no labels", self.examples),
+        }
+    }
+
+    /// The first head of teacher `teacher_idx`, `(rows, classes)`, or an error that says it is missing.
+    pub fn teacher_logits(&self, teacher_idx: usize) -> Result<&Tensor> {
+        match self.teachers.get(teacher_idx) {
+            Some(output) => output.logits(),
+            None => bail!(
+                "the batch of examples {:?} has the outputs of {} teachers, teacher {teacher_idx} was asked for",
+                self.examples,
+                self.teachers.len()
+            ),
+        }
+    }
+}
+
+/// Where batches come from: batch `step` is a function of `step` alone, so a resumed run sees what an
+/// uninterrupted one would have seen.
+pub trait Batches {
+    /// The batch of step `step`, counted from 0 without end (a source restarts its data as often as needed).
+    fn batch(&self, step: usize) -> Result<Batch>;
+}
+
+impl<F: Fn(usize) -> Result<Batch>> Batches for F {
+    fn batch(&self, step: usize) -> Result<Batch> {
+        self(step)
+    }
+}
+
+/// Pads ragged id lists to `(batch, longest)` and makes the mask.
+pub fn pad(ids: &[Vec<u32>], device: &Device) -> Result<Sequence> {
+    let (batch, len) = (ids.len(), ids.iter().map(Vec::len).max().unwrap_or(0));
+    let (mut flat, mut mask) = (vec![0u32; batch * len], vec![0u8; batch * len]);
+    for (row, ids) in ids.iter().enumerate() {
+        flat[row * len..row * len + ids.len()].copy_from_slice(ids);
+        mask[row * len..row * len + ids.len()].fill(1);
+    }
+    Ok(Sequence {
+        ids: Tensor::from_vec(flat, (batch, len), device)?,
+        mask: Tensor::from_vec(mask, (batch, len), device)?,
+        segments: None,
+        chars: None,
+    })
+}

@@ -1,0 +1,13 @@
+//! The words of knowledge distillation, in tensors.
+//!
+//! A value travels one way: [`batch::Batch`] → [`model::Student`] → [`model::Output`] →
+//! [`objective::Objective`] → [`objective::Loss`] → [`trainer::Trainer`]. Everything after a model's
+//! head is in *rows*: a row is what gets a label, an example in classification, a word in tagging.
+//! Logits are `(rows, classes)`, labels `(rows,)`, and there is no padding any more.
+//!
+//! This crate knows no text, no tokenizer and no network, and no file format but its own
+//! [`checkpoint`]s.
+
+pub mod batch;
+pub mod model;
+pub mod variables;

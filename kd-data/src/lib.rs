@@ -1,0 +1,1 @@
+//! kd-data (in the making).

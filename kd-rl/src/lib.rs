@@ -1,0 +1,1 @@
+//! kd-rl (in the making).

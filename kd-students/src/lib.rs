@@ -1,0 +1,1 @@
+//! kd-students (in the making).

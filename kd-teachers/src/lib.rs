@@ -1,0 +1,1 @@
+//! kd-teachers (in the making).
