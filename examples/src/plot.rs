@@ -1,0 +1,92 @@
+//! Curves as SVG.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use plotters::prelude::*;
+
+/// A named curve of `(x, mean, standard deviation)`.
+#[derive(Debug, Clone)]
+pub struct Curve {
+    /// Name in the legend.
+    pub name: String,
+    /// Points from left to right.
+    pub points: Vec<(f64, f64, f64)>,
+}
+
+/// Draws `curves` over a logarithmic x axis and writes the SVG to `path`; the bars are ± one standard deviation.
+///
+/// # Errors
+/// If there is no point, an x is not positive, or the file cannot be written.
+pub fn curves(path: &Path, title: &str, x_title: &str, y_title: &str, curves: &[Curve]) -> Result<()> {
+    let points = || curves.iter().flat_map(|curve| &curve.points);
+    let fold = |values: &mut dyn Iterator<Item = f64>| {
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)))
+    };
+    let (left, right) = fold(&mut points().map(|&(x, ..)| x));
+    let (bottom, top) = fold(&mut points().flat_map(|&(_, y, std)| [y - std, y + std]));
+    if left.is_nan() || left <= 0.0 || !right.is_finite() {
+        bail!("a curve over a logarithmic axis needs points with a positive x, found x from {left} to {right}");
+    }
+    let margin = (0.08 * (top - bottom)).max(0.005);
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, (760, 480)).into_drawing_area();
+        area.fill(&WHITE)?;
+        let mut chart = ChartBuilder::on(&area)
+            .caption(title, ("sans-serif", 18))
+            .margin(14)
+            .x_label_area_size(44)
+            .y_label_area_size(58)
+            .build_cartesian_2d(
+                (left * 0.85..right * 1.18).log_scale(),
+                (bottom - margin).max(0.0)..(top + margin).min(1.0),
+            )?;
+        chart
+            .configure_mesh()
+            .x_desc(x_title)
+            .y_desc(y_title)
+            .y_label_formatter(&|y| format!("{y:.2}"))
+            .x_label_formatter(&|x| format!("{x:.0}"))
+            .light_line_style(WHITE)
+            .draw()?;
+        for (idx, curve) in curves.iter().enumerate() {
+            let color = Palette99::pick(idx).to_rgba();
+            let line = LineSeries::new(curve.points.iter().map(|&(x, y, _)| (x, y)), color.stroke_width(2));
+            chart
+                .draw_series(line.point_size(3))?
+                .label(&curve.name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
+            let bars = curve.points.iter().filter(|&&(.., std)| std > 0.0);
+            chart.draw_series(bars.map(|&(x, y, std)| {
+                PathElement::new([(x, (y - std).max(0.0)), (x, (y + std).min(1.0))], color.stroke_width(1))
+            }))?;
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::LowerRight)
+            .background_style(WHITE.mix(0.85))
+            .border_style(BLACK.mix(0.3))
+            .draw()?;
+        area.present()?;
+    }
+    kd_core::checkpoint::replace_file_with(path, svg.as_bytes()).context("writing the plot")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plot_is_an_svg_with_every_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("curve.svg");
+        let curve = |name: &str| Curve { name: name.to_string(), points: vec![(150., 0.6, 0.02), (300., 0.7, 0.01)] };
+        curves(&path, "F1 by labels", "labelled sentences", "F1", &[curve("gold"), curve("teacher")]).unwrap();
+        let svg = std::fs::read_to_string(&path).unwrap();
+        for part in ["<svg", "gold", "teacher", "labelled sentences"] {
+            assert!(svg.contains(part), "{part}");
+        }
+        assert!(curves(&path, "", "", "", &[]).unwrap_err().to_string().contains("needs points"));
+    }
+}

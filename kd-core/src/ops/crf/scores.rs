@@ -1,0 +1,177 @@
+//! Values per sequence: log-partition, score of a path, and their difference.
+
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+use super::chain::{Chain, Gradients};
+use super::{CHUNK, back, check, chunks, gradient_of, read, read_tensor, to_cpu, write};
+
+/// `log Z` of each sequence, `(sequences,)`, in nats; 0 for a sequence without words.
+///
+/// # Shapes
+/// - `emissions`: `(rows, classes)` float, the words of all sequences one after another
+/// - `transitions`: `(classes + 2, classes)` of the same dtype, see [`crate::ops::crf`]
+/// - `lengths`: rows of each sequence, 0 allowed
+///
+/// # Errors
+/// If shapes or dtypes do not fit or `lengths` does not sum to `rows`.
+pub fn log_partition(emissions: &Tensor, transitions: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+    Scores { lengths: lengths.to_vec(), partition: 1.0, path: 0.0, labels: None }.apply(emissions, transitions)
+}
+
+/// Score of each sequence's `labels`, `(sequences,)`; 0 for a sequence without words.
+///
+/// `labels` is `(rows,)` u32, the rest as in [`log_partition`].
+///
+/// # Errors
+/// As [`log_partition`], and if a label is no class.
+pub fn path_scores(emissions: &Tensor, transitions: &Tensor, labels: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+    let labels = Some(read_labels(emissions, labels)?);
+    Scores { lengths: lengths.to_vec(), partition: 0.0, path: 1.0, labels }.apply(emissions, transitions)
+}
+
+/// `-log p(labels)` of each sequence, `(sequences,)`, in nats: [`log_partition`] minus [`path_scores`], with the
+/// difference taken in f64.
+///
+/// # Errors
+/// As [`path_scores`].
+pub fn negative_log_likelihood_sequences(
+    emissions: &Tensor,
+    transitions: &Tensor,
+    labels: &Tensor,
+    lengths: &[usize],
+) -> Result<Tensor> {
+    let labels = Some(read_labels(emissions, labels)?);
+    Scores { lengths: lengths.to_vec(), partition: 1.0, path: -1.0, labels }.apply(emissions, transitions)
+}
+
+/// `-log p(labels)` of all sequences, a scalar in nats, mean per **row**: the sum over sequences divided by the
+/// number of words, so its size can be compared with a cross-entropy over words.
+///
+/// # Errors
+/// As [`path_scores`], and if there are no rows.
+pub fn negative_log_likelihood(
+    emissions: &Tensor,
+    transitions: &Tensor,
+    labels: &Tensor,
+    lengths: &[usize],
+) -> Result<Tensor> {
+    let rows = emissions.dim(0)?;
+    if rows == 0 {
+        bail!("the mean over no rows is not defined");
+    }
+    let losses = negative_log_likelihood_sequences(emissions, transitions, labels, lengths)?;
+    losses.sum_all()?.affine(1.0 / rows as f64, 0.0)
+}
+
+fn read_labels(emissions: &Tensor, labels: &Tensor) -> Result<Vec<u32>> {
+    let (rows, classes) = emissions.dims2()?;
+    if labels.dims() != [rows] {
+        bail!("expected labels of shape {:?}, found {:?}", [rows], labels.dims());
+    }
+    let labels = labels.to_vec1::<u32>()?;
+    match labels.iter().position(|&label| label as usize >= classes) {
+        Some(row) => bail!("the label of row {row} is {}, expected less than {classes} classes", labels[row]),
+        None => Ok(labels),
+    }
+}
+
+/// `partition · log Z + path · s(labels)` of each sequence.
+struct Scores {
+    lengths: Vec<usize>,
+    partition: f64,
+    path: f64,
+    labels: Option<Vec<u32>>,
+}
+
+impl Scores {
+    fn apply(self, emissions: &Tensor, transitions: &Tensor) -> Result<Tensor> {
+        check(emissions, transitions, &self.lengths)?;
+        let result = to_cpu(emissions)?.apply_op2(&to_cpu(transitions)?, self)?;
+        back(result, emissions)
+    }
+
+    /// Calls `each` with every sequence of a share: its index, the share's row it begins at, its emissions and labels.
+    fn walk(
+        &self,
+        (first, row): (usize, usize),
+        emissions: &[f64],
+        classes: usize,
+        mut each: impl FnMut(usize, usize, &[f64], &[u32]),
+    ) {
+        let mut begin = row;
+        for (idx, &len) in self.lengths.iter().enumerate().skip(first).take(CHUNK) {
+            let labels = self.labels.as_ref().map_or(&[] as &[u32], |labels| &labels[begin..begin + len]);
+            each(idx, begin - row, &emissions[begin * classes..(begin + len) * classes], labels);
+            begin += len;
+        }
+    }
+}
+
+impl CustomOp2 for Scores {
+    fn name(&self) -> &'static str {
+        "crf-scores"
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (_, classes) = l1.shape().dims2()?;
+        let (emissions, transitions) = (read(s1, l1)?, read(s2, l2)?);
+        let chain = Chain::new(classes, &transitions);
+        let shares: Vec<Vec<f64>> = chunks(&self.lengths)
+            .into_par_iter()
+            .map(|share| {
+                let mut values = Vec::with_capacity(CHUNK);
+                self.walk(share, &emissions, classes, |_, _, emissions, labels| {
+                    let mut value = 0.0;
+                    if self.partition != 0.0 {
+                        value += self.partition * chain.log_partition(&chain.alphas(emissions));
+                    }
+                    if self.path != 0.0 {
+                        let rows = emissions.chunks_exact(classes).zip(labels);
+                        let mut path: f64 = rows.map(|(row, &label)| row[label as usize]).sum();
+                        chain.transitions_of(labels, |at| path += transitions[at]);
+                        value += self.path * path;
+                    }
+                    values.push(value);
+                });
+                values
+            })
+            .collect();
+        Ok((write(shares.concat(), s1.dtype()), Shape::from(self.lengths.len())))
+    }
+
+    fn bwd(
+        &self,
+        emissions: &Tensor,
+        transitions: &Tensor,
+        _result: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let classes = emissions.dim(1)?;
+        let (e, a, d) = (read_tensor(emissions)?, read_tensor(transitions)?, read_tensor(gradient)?);
+        let chain = Chain::new(classes, &a);
+        let shares: Vec<Gradients> = chunks(&self.lengths)
+            .into_par_iter()
+            .map(|share| {
+                let rows = self.lengths.iter().skip(share.0).take(CHUNK).sum();
+                let mut into = Gradients::zeros(rows, classes);
+                self.walk(share, &e, classes, |idx, row, emissions, labels| {
+                    if self.partition != 0.0 {
+                        let alphas = chain.alphas(emissions);
+                        chain.log_partition_backward(&alphas, self.partition * d[idx], row, &mut into);
+                    }
+                    if self.path != 0.0 {
+                        let d = self.path * d[idx];
+                        for (t, &label) in labels.iter().enumerate() {
+                            into.emissions[(row + t) * classes + label as usize] += d;
+                        }
+                        chain.transitions_of(labels, |at| into.transitions[at] += d);
+                    }
+                });
+                into
+            })
+            .collect();
+        let (d_emissions, d_transitions) = Gradients::join(shares, classes);
+        Ok((gradient_of(emissions, d_emissions)?, gradient_of(transitions, d_transitions)?))
+    }
+}

@@ -1,0 +1,4 @@
+//! Differentiable kernels.
+
+pub mod cpu;
+pub mod crf;

@@ -1,0 +1,98 @@
+//! What can go wrong between a model's name and its first forward pass.
+
+use std::path::{Path, PathBuf};
+
+/// An error of this crate; its message names the file or the setting, what was expected and what was found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be read or written.
+    #[error("{}: {message}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        message: String,
+    },
+    /// A JSON file does not say what it should.
+    #[error("{}: {message}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The key, what was expected and what was found.
+        message: String,
+    },
+    /// A model of a kind that is not implemented.
+    #[error("{}: unsupported model_type `{found}`, expected one of `bert`, `distilbert`", path.display())]
+    UnsupportedModel {
+        /// The config.json.
+        path: PathBuf,
+        /// Its `model_type`.
+        found: String,
+    },
+    /// An option of an implemented model that is not implemented.
+    #[error("{}: unsupported `{option}`: expected {expected}, found {found}", path.display())]
+    UnsupportedOption {
+        /// The config.json.
+        path: PathBuf,
+        /// The key.
+        option: &'static str,
+        /// What is implemented.
+        expected: String,
+        /// What the file says.
+        found: String,
+    },
+    /// A model's file is neither in the cache nor may be downloaded.
+    #[error("model `{id}`, revision `{revision}`: no {file} in {}; {advice}", folder.display())]
+    NotFound {
+        /// The model's id, or the path of its folder.
+        id: String,
+        /// The revision that was asked for.
+        revision: String,
+        /// The file that is missing.
+        file: String,
+        /// Where it was looked for.
+        folder: PathBuf,
+        /// What to do.
+        advice: String,
+    },
+    /// A download failed.
+    #[error("model `{id}`, revision `{revision}`: cannot download {file}: {message}")]
+    Download {
+        /// The model's id.
+        id: String,
+        /// The revision that was asked for.
+        revision: String,
+        /// The file.
+        file: String,
+        /// What the hub said.
+        message: String,
+    },
+    /// A checkpoint does not fit the model.
+    #[error("{files}: {message}")]
+    Checkpoint {
+        /// The file or files.
+        files: String,
+        /// Each tensor that does not fit, with what was expected and what was found.
+        message: String,
+    },
+    /// An argument is out of its range.
+    #[error("{0}")]
+    Argument(String),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn io(path: &Path, source: &std::io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), message: source.to_string() }
+    }
+
+    pub(crate) fn config(path: &Path, message: impl Into<String>) -> Self {
+        Self::Config { path: path.to_path_buf(), message: message.into() }
+    }
+}
