@@ -56,7 +56,7 @@ def draw_per_class(split, per_class, rng):
 
 
 def quantise(weight):
-    """Symmetric int8, one scale a row: what `make_pocket_encoder` stores."""
+    """Symmetric int8, one scale a row, as `make_pocket_encoder` stores matrices."""
     scale = weight.abs().amax(dim=1) / 127.0
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     return torch.round(weight / scale[:, None]).clamp(-127, 127), scale
@@ -160,7 +160,7 @@ def teach(encoder, pieces, indices):
 
 
 class Student(nn.Module):
-    """Word vectors and a character CNN, dropout, BiLSTM, maximum or mean over words, dropout, linear."""
+    """Word vectors and a character CNN, dropout, BiLSTM, maximum and mean over words, dropout, linear."""
 
     def __init__(self, table, classes, filters, hidden, layers, pooling, dropout):
         super().__init__()
@@ -168,7 +168,7 @@ class Student(nn.Module):
         self.chars = nn.Embedding(len(CHARACTERS) + 2, 16, padding_idx=0)
         self.cnn = nn.Conv1d(16, filters, 3, padding=1)
         self.lstm = nn.LSTM(table.shape[1] + filters, hidden, layers, batch_first=True, bidirectional=True)
-        self.head = nn.Linear(2 * hidden, classes)
+        self.head = nn.Linear((4 if pooling == "both" else 2) * hidden, classes)
         self.pooling, self.dropout = pooling, dropout
 
     def forward(self, words, chars, lengths):
@@ -179,25 +179,30 @@ class Student(nn.Module):
         packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         hidden, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
         mask = (torch.arange(width)[None] < lengths[:, None])[:, :, None]
-        if self.pooling == "max":
-            pooled = hidden.masked_fill(~mask, -math.inf).amax(1)
-        else:
-            pooled = (hidden * mask).sum(1) / mask.sum(1)
+        largest, mean = hidden.masked_fill(~mask, -math.inf).amax(1), (hidden * mask).sum(1) / mask.sum(1)
+        pooled = {"max": largest, "mean": mean, "both": torch.cat([largest, mean], 1)}[self.pooling]
         return self.head(F.dropout(pooled, self.dropout, self.training))
 
 
 def word_table(vocabulary, tokenizer, embeddings, width, how, generator):
-    """Rows 0 padding (zeros), 1 unknown (zeros), then one a word: random, or its pieces' mean vector put on
-    the first `width` principal axes and scaled to a standard deviation of 0.3 overall."""
-    table = torch.randn(len(vocabulary) + 2, width, generator=generator) * 0.3
-    if how == "pca":
-        rows = torch.stack([embeddings[tokenizer.encode(w, add_special_tokens=False).ids or [0]].mean(0) for w in vocabulary])
+    """Rows 0 padding and 1 unknown (zeros), then one a word, scaled to a standard deviation of 0.3 overall.
+
+    `random`: normal. `projection`: the mean of the encoder's own vectors of the word's pieces, less the mean of
+    all words, times a random normal matrix, which nearly keeps angles. `pca`: the same on the principal axes.
+    """
+    if how == "random":
+        rows = torch.randn(len(vocabulary), width, generator=generator)
+    else:
+        pieces = (tokenizer.encode(word, add_special_tokens=False).ids for word in vocabulary)
+        # A word that the tokenizer normalises away has no pieces and starts at zero, before the mean is taken off.
+        rows = torch.stack([embeddings[ids].mean(0) if ids else torch.zeros(embeddings.shape[1]) for ids in pieces])
         rows = rows - rows.mean(0)
-        _, axes = torch.linalg.eigh(rows.T @ rows)
-        rows = rows @ axes[:, -width:].flip(1)
-        table[2:] = rows * (0.3 / rows.std())
-    table[:2] = 0.0
-    return table
+        if how == "pca":
+            matrix = torch.linalg.eigh(rows.T @ rows)[1][:, -width:]
+        else:
+            matrix = torch.randn(rows.shape[1], width, generator=generator)
+        rows = rows @ matrix
+    return torch.cat([torch.zeros(2, width), rows * (0.3 / rows.std())])
 
 
 def student_batch(encoded, indices):
@@ -341,12 +346,12 @@ def main():
     p.add_argument("--alpha", type=float, default=0.5)
     p.add_argument("--beta", type=float, default=0.5)
     p.add_argument("--every", type=int, default=50)
-    p.add_argument("--init", default="pca", choices=["pca", "random"])
+    p.add_argument("--init", default="projection", choices=["projection", "pca", "random"])
     p.add_argument("--word-width", type=int, default=64)
     p.add_argument("--filters", type=int, default=32)
     p.add_argument("--hidden", type=int, default=100)
     p.add_argument("--lstm-layers", type=int, default=1)
-    p.add_argument("--student-pooling", default="max")
+    p.add_argument("--student-pooling", default="both", choices=["max", "mean", "both"])
     p.add_argument("--dropout", type=float, default=0.5)
     args = p.parse_args()
     torch.set_num_threads(args.threads)

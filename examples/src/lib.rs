@@ -5,8 +5,10 @@
 pub mod device;
 pub mod interrupt;
 pub mod plot;
+pub mod predict;
 pub mod progress;
 pub mod report;
+pub mod tagging;
 
 /// The allocator of every program here.
 ///

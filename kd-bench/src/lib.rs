@@ -1,1 +1,5 @@
-//! kd-bench (in the making).
+//! Measurements: how long a model takes, and how much text it gets through.
+//!
+//! [`latency`] times calls; the recipes use it for the tables they print.
+
+pub mod latency;

@@ -15,11 +15,11 @@ pub mod ops;
 pub mod nn;
 pub mod testing;
 pub mod variables;
-// pub mod losses;
-// pub mod objective;
+pub mod losses;
+pub mod objective;
 pub mod optim;
 pub mod schedule;
-// pub mod trainer;
+pub mod trainer;
 pub mod checkpoint;
 mod error;
 

@@ -12,8 +12,6 @@ pub struct Output {
     /// Transition scores of a linear-chain CRF over the first head's classes, `(classes + 2, classes)`:
     /// from class to class, then from the start, then to the end ([`crate::ops::crf`]).
     pub transitions: Option<Tensor>,
-    /// Number of rows of each example when they form sequences (tagging); empty otherwise.
-    pub rows_per_example: Vec<usize>,
     /// One vector per example, `(batch, width)`.
     pub pooled: Option<Tensor>,
     /// Hidden states, `(batch, len, width)` each: embeddings first, then every layer.
@@ -36,21 +34,12 @@ impl Output {
         }
     }
 
-    /// Number of rows of each sequence, or an error where the rows form none.
-    pub fn lengths(&self) -> Result<&[usize]> {
-        if self.rows_per_example.is_empty() && self.logits()?.dim(0)? > 0 {
-            bail!("the output's rows form no sequences: `rows_per_example` is empty");
-        }
-        Ok(&self.rows_per_example)
-    }
-
     /// The same output without a graph behind it.
     pub fn detach(&self) -> Self {
         let all = |tensors: &[Tensor]| tensors.iter().map(Tensor::detach).collect();
         Self {
             heads: all(&self.heads),
             transitions: self.transitions.as_ref().map(Tensor::detach),
-            rows_per_example: self.rows_per_example.clone(),
             pooled: self.pooled.as_ref().map(Tensor::detach),
             hidden: all(&self.hidden),
             attention: all(&self.attention),

@@ -63,11 +63,10 @@ impl Distillation {
     /// The labels alone.
     pub const LABELS_ONLY: Self = Self { hard: 1.0, soft: 0.0, temperature: 1.0, crf_target: CrfTarget::Emissions };
 
-    fn soft(&self, output: &Output, teacher: &Tensor) -> Result<Tensor> {
+    fn soft(&self, output: &Output, teacher: &Tensor, lengths: &[usize]) -> Result<Tensor> {
         let logits = output.logits()?;
         match &output.transitions {
             Some(transitions) if self.crf_target == CrfTarget::Marginals => {
-                let lengths = output.lengths()?;
                 let temperature = self.temperature;
                 let student = crf::log_marginals(&(logits / temperature)?, &(transitions / temperature)?, lengths)?;
                 let teacher = crate::ops::log_softmax(&(teacher.detach() / temperature)?)?;
@@ -81,17 +80,18 @@ impl Distillation {
 impl Objective for Distillation {
     fn loss(&self, output: &Output, batch: &Batch) -> Result<Loss> {
         let logits = output.logits()?;
+        let lengths = batch.tokens.rows_per_example()?;
         let hard = if self.hard == 0.0 {
             None
         } else {
             Some(match &output.transitions {
                 Some(transitions) => {
-                    crf::negative_log_likelihood(logits, transitions, batch.labels()?, output.lengths()?)?
+                    crf::negative_log_likelihood(logits, transitions, batch.labels()?, &lengths)?
                 }
                 None => losses::cross_entropy(logits, batch.labels()?)?,
             })
         };
-        let soft = if self.soft == 0.0 { None } else { Some(self.soft(output, batch.teacher_logits(0)?)?) };
+        let soft = if self.soft == 0.0 { None } else { Some(self.soft(output, batch.teacher_logits(0)?, &lengths)?) };
         let total = match (&hard, &soft) {
             (Some(hard), Some(soft)) => ((hard * self.hard)? + (soft * self.soft)?)?,
             (Some(hard), None) => (hard * self.hard)?,

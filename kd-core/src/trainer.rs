@@ -194,6 +194,11 @@ impl<'a> Trainer<'a> {
         &self.evaluations
     }
 
+    /// The best evaluation so far.
+    pub fn best(&self) -> Option<Evaluation> {
+        self.best.as_ref().map(|(best, _)| *best)
+    }
+
     /// One update on `batch`.
     ///
     /// # Errors

@@ -19,9 +19,8 @@ fn counts_are_those_of_conlleval() {
         let split = |tags: &String| tags.split(' ').map(str::to_string).collect::<Vec<_>>();
         let sentences: Vec<_> = case.sentences.iter().map(|(gold, guess)| (split(gold), split(guess))).collect();
         let scores = entity_f1(sentences.iter().map(|(gold, guess)| (&gold[..], &guess[..]))).unwrap();
-        let counts = scores.by_type.iter().map(|(kind, counts)| {
-            (kind.clone(), (counts.correct, counts.gold, counts.predicted))
-        });
+        let counts =
+            scores.by_type.iter().map(|(kind, counts)| (kind.clone(), (counts.correct, counts.gold, counts.predicted)));
         assert_eq!(counts.collect::<BTreeMap<_, _>>(), case.by_type, "case {idx}: {:?}", case.sentences);
     }
 }

@@ -1,1 +1,36 @@
-//! kd-data (in the making).
+//! Text and files: from what lies on disk to the tensors a model reads.
+//!
+//! ```text
+//! conll, snips --read--> Dataset --encode--> Tokens (collate) --> Batch
+//!                           |                                       ^
+//!                           '-- teacher, once --> TeacherOutputs ---'
+//! ```
+//!
+//! - [`conll`] and [`snips`] read data sets into [`example`]s; [`tags`] converts tag schemes and names classes;
+//! - [`sample`] draws the few labelled examples of a low-resource experiment;
+//! - [`vocabulary`] and [`glove`] make the tables of a student, [`encode`] turns sentences into [`kd_core::batch::Tokens`],
+//!   for a pretrained encoder (word pieces) or for a small tagger (words and characters);
+//! - [`batches`] says which examples make up the batch of a step;
+//! - [`teacher_outputs`] keeps what a teacher said of each example; [`digest`] names contents.
+//!
+//! Every error names file and line, what was expected and what was found ([`Error`]).
+
+pub mod batches;
+pub mod conll;
+pub mod digest;
+pub mod encode;
+mod error;
+pub mod example;
+pub mod glove;
+pub mod sample;
+pub mod snips;
+pub mod tags;
+pub mod teacher_outputs;
+pub mod vocabulary;
+
+pub use error::{Error, Result};
+
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

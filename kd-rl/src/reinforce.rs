@@ -101,7 +101,8 @@ mod tests {
     #[test]
     fn a_certain_choice_is_no_nan() {
         let probs = Var::new(&[[1f32, 0.0]], &Device::Cpu).unwrap();
-        let (actions, rewards) = (Tensor::new(&[[1f32, 0.0]], &Device::Cpu).unwrap(), Tensor::new(&[2f32], &Device::Cpu));
+        let (actions, rewards) =
+            (Tensor::new(&[[1f32, 0.0]], &Device::Cpu).unwrap(), Tensor::new(&[2f32], &Device::Cpu));
         let loss = reinforce_loss(&probs, &actions, &rewards.unwrap(), 0.0).unwrap();
         assert_eq!(loss.to_scalar::<f32>().unwrap(), 0.0);
         let grads = loss.backward().unwrap();

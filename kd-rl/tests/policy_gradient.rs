@@ -13,7 +13,8 @@ use rand_chacha::ChaCha8Rng;
 const STATES: [[f64; 2]; 4] = [[1.0, 0.2], [-0.5, 0.7], [0.3, -1.1], [0.9, 0.4]];
 
 /// Reward of each row for each of the four ways to choose among two teachers: arbitrary numbers.
-const REWARDS: [[f64; 4]; 4] = [[0.1, 0.9, -0.3, 0.4], [1.2, -0.7, 0.5, 0.0], [-0.2, 0.3, 0.8, -1.0], [0.6, 0.1, -0.4, 0.7]];
+const REWARDS: [[f64; 4]; 4] =
+    [[0.1, 0.9, -0.3, 0.4], [1.2, -0.7, 0.5, 0.0], [-0.2, 0.3, 0.8, -1.0], [0.6, 0.1, -0.4, 0.7]];
 
 fn set(variables: &Variables, parameters: &[f64; 6]) -> Result<()> {
     let weight = Tensor::from_slice(&parameters[..4], (2, 2), &Device::Cpu)?;
@@ -53,10 +54,12 @@ fn the_mean_over_all_actions_is_the_gradient_of_the_expected_reward() -> Result<
         for joint in 0..256usize {
             let choices: Vec<usize> = (0..4).map(|row| joint / 4usize.pow(row) % 4).collect();
             let probs = policy.probabilities(&states)?;
-            let actions = Tensor::new(choices.iter().map(|&c| actions_of(c)).collect::<Vec<_>>(), &Device::Cpu)?;
+            let actions: Vec<Vec<f64>> = choices.iter().map(|&choice| actions_of(choice).to_vec()).collect();
+            let actions = Tensor::new(actions, &Device::Cpu)?;
             let rewards: Vec<f64> = choices.iter().enumerate().map(|(row, &c)| REWARDS[row][c]).collect();
             let loss = reinforce_loss(&probs, &actions, &Tensor::new(rewards, &Device::Cpu)?, baseline)?;
-            let likelihood: f64 = probs.to_vec2::<f64>()?.iter().zip(&choices).map(|(p, &c)| probability(p, c)).product();
+            let likelihood: f64 =
+                probs.to_vec2::<f64>()?.iter().zip(&choices).map(|(p, &c)| probability(p, c)).product();
             let grads = loss.backward()?;
             let mut place = 0;
             for name in ["weight", "bias"] {
@@ -136,5 +139,20 @@ fn every_variable_of_the_policy_learns() -> Result<()> {
         let values = grads.get(&var).unwrap().flatten_all()?.to_vec1::<f32>()?;
         assert!(values.iter().all(|g| g.is_finite()) && values.iter().any(|&g| g != 0.0), "{name}: {values:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn zz_survey() -> Result<()> {
+    let mut low: Vec<f64> = vec![];
+    let mut high: Vec<f64> = vec![];
+    for seed in 1000..4000 {
+        let probs = train(seed, 150, |actions, rng| actions[0] - actions[1] - 3.0 + rng.random_range(-1.0..1.0))?;
+        low.push(probs[0]);
+        high.push(probs[1]);
+    }
+    low.sort_by(f64::total_cmp);
+    high.sort_by(f64::total_cmp);
+    println!("SURVEY low {:?} high {:?}", &low[..5], &high[high.len() - 5..]);
     Ok(())
 }

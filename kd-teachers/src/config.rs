@@ -137,7 +137,9 @@ impl EncoderConfig {
             max_positions: reader.size(&["max_position_embeddings"])?,
             segments: if bert { reader.size(&["type_vocab_size"])? } else { 0 },
             hidden_dropout: reader.probability(&["hidden_dropout_prob", "dropout"])?.unwrap_or(0.1),
-            attention_dropout: reader.probability(&["attention_probs_dropout_prob", "attention_dropout"])?.unwrap_or(0.1),
+            attention_dropout: reader
+                .probability(&["attention_probs_dropout_prob", "attention_dropout"])?
+                .unwrap_or(0.1),
             classifier_dropout: reader.probability(&["classifier_dropout"])?,
             layer_norm_eps: if bert { reader.number(&["layer_norm_eps"])?.unwrap_or(1e-12) } else { 1e-12 },
             initializer_range: reader.number(&["initializer_range"])?.unwrap_or(0.02),
@@ -242,9 +244,10 @@ impl Reader<'_> {
 
     fn probability(&self, names: &[&'static str]) -> Result<Option<f64>> {
         match self.number(names)? {
-            Some(p) if p >= 1.0 => {
-                Err(Error::config(self.path, format!("`{}`: expected a probability below 1, found {p}", names.join("` or `"))))
-            }
+            Some(p) if p >= 1.0 => Err(Error::config(
+                self.path,
+                format!("`{}`: expected a probability below 1, found {p}", names.join("` or `")),
+            )),
             p => Ok(p),
         }
     }
@@ -253,7 +256,8 @@ impl Reader<'_> {
     fn classes(&self) -> Result<Option<Vec<String>>> {
         let Some((_, value)) = self.find(&["id2label"]) else { return Ok(None) };
         let wrong = || {
-            let message = format!("`id2label`: expected an object with a name for each of \"0\", \"1\", ..., found {value}");
+            let message =
+                format!("`id2label`: expected an object with a name for each of \"0\", \"1\", ..., found {value}");
             Error::config(self.path, message)
         };
         let names = value.as_object().ok_or_else(wrong)?;
@@ -309,16 +313,36 @@ mod tests {
             let message = parse(&text.replace(from, to)).unwrap_err().to_string();
             assert!(message.starts_with("folder/config.json: ") && message.contains(expected), "{message}");
         };
-        check(BERT, "\"bert\"", "\"roberta\"", "unsupported model_type `roberta`, expected one of `bert`, `distilbert`");
+        check(
+            BERT,
+            "\"bert\"",
+            "\"roberta\"",
+            "unsupported model_type `roberta`, expected one of `bert`, `distilbert`",
+        );
         check(BERT, "\"gelu\"", "\"gelu_new\"", "unsupported `hidden_act`: expected \"gelu\", found \"gelu_new\"");
         check(DISTILBERT, "\"gelu\"", "\"relu\"", "unsupported `activation`: expected \"gelu\", found \"relu\"");
         let relative = r#""position_embedding_type": "relative_key", "hidden_act""#;
-        check(BERT, "\"hidden_act\"", relative, "`position_embedding_type`: expected \"absolute\", found \"relative_key\"");
+        check(
+            BERT,
+            "\"hidden_act\"",
+            relative,
+            "`position_embedding_type`: expected \"absolute\", found \"relative_key\"",
+        );
         check(BERT, "\"hidden_size\": 32, ", "", "`hidden_size` or `dim`: expected a whole number from 1, found none");
-        check(BERT, "\"hidden_size\": 32", "\"hidden_size\": 33", "the width 33 is no multiple of the 4 attention heads");
-        check(BERT, "\"vocab_size\": 100", "\"vocab_size\": -1", "`vocab_size`: expected a whole number from 1, found -1");
+        check(
+            BERT,
+            "\"hidden_size\": 32",
+            "\"hidden_size\": 33",
+            "the width 33 is no multiple of the 4 attention heads",
+        );
+        check(
+            BERT,
+            "\"vocab_size\": 100",
+            "\"vocab_size\": -1",
+            "`vocab_size`: expected a whole number from 1, found -1",
+        );
         check(BERT, "0.2", "1.0", "expected a probability below 1, found 1");
         check(DISTILBERT, "\"1\": \"I\"", "\"2\": \"I\"", "`id2label`: expected an object with a name for each");
-        check(BERT, "{", "[", "expected value at line 1 column 2");
+        check(BERT, "{\"model_type\"", "{model_type", "key must be a string at line 1 column 2");
     }
 }

@@ -66,8 +66,9 @@ impl HubEnvironment {
                 Error::Argument("cannot find the hub's cache: none of HF_HUB_CACHE, HF_HOME and HOME is set".into())
             })?;
         // The values that the Python library takes for true.
-        let offline = get("HF_HUB_OFFLINE")
-            .is_some_and(|value| matches!(value.to_string_lossy().to_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"));
+        let offline = get("HF_HUB_OFFLINE").is_some_and(|value| {
+            matches!(value.to_string_lossy().to_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE")
+        });
         let endpoint = get("HF_ENDPOINT").map(|value| value.to_string_lossy().trim_end_matches('/').to_string());
         Ok(Self { cache, offline, endpoint })
     }
@@ -161,7 +162,9 @@ impl ModelFiles {
         let advice = if environment.offline {
             format!("unset HF_HUB_OFFLINE, or {fetch}, or set HF_HOME or HF_HUB_CACHE to a cache that has it")
         } else {
-            format!("build kd-teachers with its feature `hub`, or {fetch}, or set HF_HOME or HF_HUB_CACHE to a cache that has it")
+            format!(
+                "build kd-teachers with its feature `hub`, or {fetch}, or set HF_HOME or HF_HUB_CACHE to a cache that has it"
+            )
         };
         match environment.snapshot(id, revision) {
             Some((folder, commit)) => {

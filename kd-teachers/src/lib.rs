@@ -1,7 +1,24 @@
-//! kd-teachers (in the making).
+//! Pretrained teachers of the BERT family, trainable with Candle.
+//!
+//! [`hub`] finds a model's files (in a folder, in the Hugging Face hub's cache, or by downloading them), [`config`] and
+//! [`checkpoint`] read them, [`encoder`] is the network, and [`heads`] puts a tagger's or a classifier's head on it.
+//! A fine-tuned model is a `Teacher` through [`kd_core::model::Frozen`]; [`frozen`] makes one of any other Candle model.
+//!
+//! | feature               | what it adds                                                        |
+//! |-----------------------|---------------------------------------------------------------------|
+//! | `hub` (default)       | downloads of what is not in the cache (hf-hub with `ureq`)          |
+//! | `candle-transformers` | [`frozen`]'s wrapper of that crate's BERT                           |
+//! | `cuda`, `cudnn`, `mkl`, `accelerate`, `metal` | Candle's feature of that name               |
 
+pub mod checkpoint;
 pub mod config;
+pub mod encoder;
 pub mod error;
+mod folder;
+pub mod frozen;
+pub mod heads;
 pub mod hub;
+pub mod int8;
+mod save;
 
 pub use error::{Error, Result};

@@ -1,6 +1,6 @@
 //! Makes a pocket encoder: the first layers of a BERT, its vocabulary cut to the pieces some text needs, in int8.
 //!
-//! What it writes, given a folder with `config.json`, `tokenizer.json` and `model.safetensors`:
+//! What it writes, given a folder or an id of the hub with `config.json`, `tokenizer.json` and `model.safetensors`:
 //!
 //! | file                | content                                                                                |
 //! |---------------------|----------------------------------------------------------------------------------------|
@@ -8,25 +8,27 @@
 //! | `tokenizer.json`    | the original's, re-indexed to the pieces kept, without truncation and padding             |
 //! | `model.safetensors` | embeddings and the first layers; no pooler, no heads                                       |
 //!
-//! Every matrix `NAME` is stored as `NAME` (I8, `(rows, columns)`) and `NAME.scale` (F32, `(rows,)`), so that
-//! `weight[r][c] = NAME[r][c] · NAME.scale[r]` with `NAME.scale[r] = max_c |weight[r][c]| / 127`. Vectors stay F32.
+//! Matrices are stored as bytes with one scale a row, see [`kd_teachers::int8`]; vectors stay f32.
 //!
 //! The pieces kept are those that the text uses, the special tokens, and every piece of a single character: other
 //! text still tokenises, into shorter pieces. The order of the original is kept, so the same input gives the same bytes.
 //!
 //! ```text
-//! cargo run --release --bin make_pocket_encoder -- --model FOLDER --layers 6 \
+//! cargo run --release --bin make_pocket_encoder -- --model sentence-transformers/all-MiniLM-L6-v2 --layers 6 \
 //!     --text examples/data/snips/{train,valid,test}/seq.in --out examples/models/pocket-encoder
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use clap::Parser;
-use safetensors::tensor::{Dtype, TensorView};
+use kd_teachers::checkpoint::Checkpoint;
+use kd_teachers::config::Family;
+use kd_teachers::hub::{HubEnvironment, ModelFiles};
+use kd_teachers::int8;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
@@ -34,9 +36,12 @@ use tokenizers::Tokenizer;
 /// Cut a BERT encoder to its first layers and to the word pieces of some text, and store it in int8.
 #[derive(Parser)]
 struct Arguments {
-    /// Folder with config.json, tokenizer.json and model.safetensors of a BERT encoder
+    /// BERT encoder: an id of the hub, or a folder with config.json, tokenizer.json and model.safetensors
     #[arg(long)]
-    model: PathBuf,
+    model: String,
+    /// Branch, tag or commit of the hub; not used with a folder
+    #[arg(long, default_value = "main")]
+    revision: String,
     /// Text files whose word pieces are kept; one sentence a line
     #[arg(long, required = true, num_args = 1..)]
     text: Vec<PathBuf>,
@@ -50,8 +55,9 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let mut config = read_json(&arguments.model.join("config.json"))?;
-    let mut tokenizer = read_json(&arguments.model.join("tokenizer.json"))?;
+    let files = ModelFiles::find(&arguments.model, &arguments.revision, &HubEnvironment::from_env()?)?;
+    let mut config = read_json(&files.config)?;
+    let mut tokenizer = read_json(&files.tokenizer)?;
     let lines = read_lines(&arguments.text)?;
 
     tokenizer["truncation"] = Value::Null;
@@ -62,17 +68,24 @@ fn main() -> Result<()> {
     cut_config(&mut config, arguments.layers, &kept)?;
     same_pieces(&original, &tokenizer_of(&tokenizer)?, &lines)?;
 
-    let path = arguments.model.join("model.safetensors");
-    let weights = candle_core::safetensors::load(&path, &Device::Cpu).with_context(|| path.display().to_string())?;
-    let stored = cut_weights(weights, arguments.layers, &kept).with_context(|| path.display().to_string())?;
+    let weights = cut_weights(&Checkpoint::read(&files.weights, Family::Bert)?, arguments.layers, &kept)
+        .with_context(|| files.id.clone())?;
 
     fs::create_dir_all(&arguments.out).with_context(|| arguments.out.display().to_string())?;
-    write(&arguments.out.join("config.json"), format!("{config:#}\n").as_bytes())?;
-    write(&arguments.out.join("tokenizer.json"), format!("{tokenizer:#}\n").as_bytes())?;
-    write(&arguments.out.join("model.safetensors"), &serialize(&stored)?)?;
-    println!("{} layers, {} word pieces of {}", arguments.layers, kept.len(), original.get_vocab_size(true));
+    let path = |name| arguments.out.join(name);
+    write(&path("config.json"), &config)?;
+    write(&path("tokenizer.json"), &tokenizer)?;
+    int8::write(&path("model.safetensors"), &weights)?;
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        println!("{}", checksum(&path(name))?);
+    }
+    let (bytes, pieces) = (fs::metadata(path("model.safetensors"))?.len(), original.get_vocab_size(true));
+    eprintln!("{} layers, {} word pieces of {pieces}, {bytes} bytes of weights", arguments.layers, kept.len());
     Ok(())
 }
+
+/// The tensor with a row for each word piece.
+const WORDS: &str = "embeddings.word_embeddings.weight";
 
 /// Old ids of the pieces kept, in their old order: the new id of `kept[i]` is `i`.
 type Kept = Vec<u32>;
@@ -112,7 +125,8 @@ fn cut_tokenizer(tokenizer: &mut Value, kept: &Kept) -> Result<()> {
     let processor = &mut tokenizer["post_processor"];
     match processor["type"].as_str() {
         Some("TemplateProcessing") => {
-            for token in processor["special_tokens"].as_object_mut().into_iter().flat_map(|tokens| tokens.values_mut()) {
+            for token in processor["special_tokens"].as_object_mut().into_iter().flat_map(|tokens| tokens.values_mut())
+            {
                 for id in token["ids"].as_array_mut().into_iter().flatten() {
                     renumber(id, kept)?;
                 }
@@ -128,7 +142,11 @@ fn cut_tokenizer(tokenizer: &mut Value, kept: &Kept) -> Result<()> {
 }
 
 fn cut_config(config: &mut Value, layers: usize, kept: &Kept) -> Result<()> {
-    ensure!(config["model_type"] == "bert", "config.json: expected model_type \"bert\", found {}", config["model_type"]);
+    ensure!(
+        config["model_type"] == "bert",
+        "config.json: expected model_type \"bert\", found {}",
+        config["model_type"]
+    );
     let available = config["num_hidden_layers"].as_u64().context("config.json: no num_hidden_layers")?;
     ensure!(layers >= 1 && layers as u64 <= available, "--layers: expected 1 to {available}, found {layers}");
     config["num_hidden_layers"] = layers.into();
@@ -150,81 +168,29 @@ fn same_pieces(original: &Tokenizer, cut: &Tokenizer, lines: &[String]) -> Resul
     Ok(())
 }
 
-/// A tensor as it is stored: its kind, its shape, its bytes in little-endian order.
-struct Stored {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-fn cut_weights(weights: HashMap<String, Tensor>, layers: usize, kept: &Kept) -> Result<BTreeMap<String, Stored>> {
-    let mut stored = BTreeMap::new();
-    for (name, weight) in &weights {
-        let name = name.strip_prefix("bert.").unwrap_or(name);
-        if !belongs(name, layers) {
-            continue;
-        }
-        let mut weight = weight.to_dtype(DType::F32)?;
-        if name == "embeddings.word_embeddings.weight" {
+fn cut_weights(checkpoint: &Checkpoint, layers: usize, kept: &Kept) -> Result<BTreeMap<String, Tensor>> {
+    let mut weights = BTreeMap::new();
+    for (name, weight) in checkpoint.tensors().filter(|(name, _)| belongs(name, layers)) {
+        let mut weight = weight.clone();
+        if name == WORDS {
             let (rows, last) = (weight.dim(0)?, kept.last().copied().unwrap_or(0));
             ensure!((last as usize) < rows, "{name}: expected more than {last} rows, found {rows}");
             weight = weight.index_select(&Tensor::new(kept.as_slice(), &Device::Cpu)?, 0)?;
         }
-        match weight.dims() {
-            [length] => {
-                stored.insert(name.to_string(), float(vec![*length], &weight.to_vec1::<f32>()?));
-            }
-            [rows, columns] => {
-                let (values, scales) = quantise(&weight.to_vec2::<f32>()?);
-                let matrix = Stored { dtype: Dtype::I8, shape: vec![*rows, *columns], bytes: values };
-                stored.insert(name.to_string(), matrix);
-                stored.insert(format!("{name}.scale"), float(vec![*rows], &scales));
-            }
-            shape => bail!("{name}: expected a vector or a matrix, found shape {shape:?}"),
-        }
+        weights.insert(name.to_string(), weight);
     }
-    ensure!(stored.contains_key("embeddings.word_embeddings.weight"), "no embeddings.word_embeddings.weight");
-    ensure!(
-        stored.contains_key(&format!("encoder.layer.{}.output.dense.weight", layers - 1)),
-        "no weights of layer {} of {layers}",
-        layers - 1
-    );
-    Ok(stored)
+    let last = format!("encoder.layer.{}.output.dense.weight", layers - 1);
+    for name in [WORDS, &last] {
+        ensure!(weights.contains_key(name), "expected a tensor `{name}`, found none");
+    }
+    Ok(weights)
 }
 
 fn belongs(name: &str, layers: usize) -> bool {
     if let Some(rest) = name.strip_prefix("encoder.layer.") {
         return rest.split('.').next().and_then(|layer| layer.parse().ok()).is_some_and(|layer: usize| layer < layers);
     }
-    // `position_ids` is 0, 1, 2, …: some checkpoints store it, none needs it.
-    name.starts_with("embeddings.") && !name.ends_with("position_ids")
-}
-
-/// Symmetric int8, a scale a row. A row of zeros gets the scale 1.
-fn quantise(rows: &[Vec<f32>]) -> (Vec<u8>, Vec<f32>) {
-    let mut values = Vec::with_capacity(rows.iter().map(Vec::len).sum());
-    let mut scales = Vec::with_capacity(rows.len());
-    for row in rows {
-        let largest = row.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-        let scale = if largest > 0. { largest / 127. } else { 1. };
-        values.extend(row.iter().map(|value| ((value / scale).round().clamp(-127., 127.) as i8) as u8));
-        scales.push(scale);
-    }
-    (values, scales)
-}
-
-fn float(shape: Vec<usize>, values: &[f32]) -> Stored {
-    Stored { dtype: Dtype::F32, shape, bytes: values.iter().flat_map(|value| value.to_le_bytes()).collect() }
-}
-
-fn serialize(stored: &BTreeMap<String, Stored>) -> Result<Vec<u8>> {
-    let views = stored
-        .iter()
-        .map(|(name, tensor)| Ok((name, TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes)?)))
-        .collect::<Result<Vec<_>>>()?;
-    // One entry only: the order of several would differ from run to run.
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    Ok(safetensors::serialize(views, Some(metadata))?)
+    name.starts_with("embeddings.")
 }
 
 fn renumber(id: &mut Value, kept: &Kept) -> Result<()> {
@@ -264,18 +230,25 @@ fn read_lines(paths: &[PathBuf]) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// Writes a file and prints its line for `sha256sum --check`.
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    fs::write(path, bytes).with_context(|| path.display().to_string())?;
+fn write(path: &Path, json: &Value) -> Result<()> {
+    fs::write(path, format!("{json:#}\n")).with_context(|| path.display().to_string())
+}
+
+/// A file's line for `sha256sum --check`.
+fn checksum(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).with_context(|| path.display().to_string())?;
     let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    println!("{digest}  {} ({} bytes)", path.file_name().unwrap_or_default().to_string_lossy(), bytes.len());
-    Ok(())
+    Ok(format!("{digest}  {}", path.file_name().unwrap_or_default().to_string_lossy()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::HashMap;
+
+    use candle_core::DType;
     use serde_json::json;
+
+    use super::*;
 
     fn small_tokenizer() -> Value {
         json!({
@@ -327,24 +300,13 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_rounded_to_within_half_a_step() {
-        let rows = [vec![0.5, -1.27, 0.004], vec![0., 0., 0.]];
-        let (values, scales) = quantise(&rows);
-        // Steps of 0.01: 50, -127 and 0.4, which rounds to 0.
-        assert_eq!(values.iter().map(|&byte| byte as i8).collect::<Vec<_>>(), [50, -127, 0, 0, 0, 0]);
-        assert!((scales[0] - 0.01).abs() < 1e-7 && scales[1] == 1.);
-    }
-
-    #[test]
     fn only_embeddings_and_the_first_layers_are_kept() {
         let kept = [
             ("embeddings.LayerNorm.weight", true),
-            ("embeddings.position_ids", false),
             ("encoder.layer.1.output.dense.weight", true),
             ("encoder.layer.2.output.dense.weight", false),
             ("encoder.layer.10.output.dense.weight", false),
-            ("pooler.dense.weight", false),
-            ("cls.predictions.bias", false),
+            ("classifier.weight", false),
         ];
         for (name, expected) in kept {
             assert_eq!(belongs(name, 2), expected, "{name}");
@@ -362,31 +324,31 @@ mod tests {
 
     #[test]
     fn weights_come_out_cut_and_readable() {
-        let matrix = |rows: usize| Tensor::arange(0f32, 4. * rows as f32, &Device::Cpu).unwrap().reshape((rows, 4)).unwrap();
+        let matrix =
+            |rows: usize| Tensor::arange(0f32, 4. * rows as f32, &Device::Cpu).unwrap().reshape((rows, 4)).unwrap();
         let weights = HashMap::from([
-            ("bert.embeddings.word_embeddings.weight".to_string(), matrix(5)),
-            ("bert.encoder.layer.0.output.dense.weight".to_string(), matrix(4)),
-            ("bert.encoder.layer.0.output.dense.bias".to_string(), Tensor::ones(4, DType::F16, &Device::Cpu).unwrap()),
-            ("bert.encoder.layer.1.output.dense.weight".to_string(), matrix(4)),
+            ("bert.embeddings.word_embeddings.weight", matrix(5)),
+            ("bert.encoder.layer.0.output.dense.weight", matrix(4)),
+            ("bert.encoder.layer.0.output.dense.bias", Tensor::ones(4, DType::F16, &Device::Cpu).unwrap()),
+            ("bert.encoder.layer.1.output.dense.weight", matrix(4)),
         ]);
-        let bytes = serialize(&cut_weights(weights, 1, &vec![1, 4]).unwrap()).unwrap();
-        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let mut names = file.names();
-        names.sort();
-        assert_eq!(
-            names,
-            [
-                "embeddings.word_embeddings.weight",
-                "embeddings.word_embeddings.weight.scale",
-                "encoder.layer.0.output.dense.bias",
-                "encoder.layer.0.output.dense.weight",
-                "encoder.layer.0.output.dense.weight.scale",
-            ]
-        );
-        let words = file.tensor("embeddings.word_embeddings.weight").unwrap();
-        assert_eq!((words.dtype(), words.shape()), (Dtype::I8, &[2, 4][..]));
-        // Row 4 of the original, 16 17 18 19, is row 1 here; its last value is the largest, so 127.
-        assert_eq!(words.data()[7] as i8, 127);
-        assert_eq!(file.tensor("encoder.layer.0.output.dense.bias").unwrap().data()[..4], 1f32.to_le_bytes());
+        let folder = tempfile::tempdir().unwrap();
+        let (whole, cut) = (folder.path().join("whole.safetensors"), folder.path().join("cut.safetensors"));
+        candle_core::safetensors::save(&weights, &whole).unwrap();
+        let whole = Checkpoint::read(&[whole], Family::Bert).unwrap();
+        int8::write(&cut, &cut_weights(&whole, 1, &vec![1, 4]).unwrap()).unwrap();
+
+        let cut = Checkpoint::read(&[cut], Family::Bert).unwrap();
+        let names: Vec<&str> = cut.tensors().map(|(name, _)| name).collect();
+        let expected = [WORDS, "encoder.layer.0.output.dense.bias", "encoder.layer.0.output.dense.weight"];
+        assert_eq!(names, expected);
+        let words = cut.tensors().next().unwrap().1.to_vec2::<f32>().unwrap();
+        for (row, expected) in words.iter().zip([[4f32, 5., 6., 7.], [16., 17., 18., 19.]]) {
+            for (found, expected) in row.iter().zip(expected) {
+                // Half a step of the row: its largest value over 254.
+                assert!((found - expected).abs() <= expected.max(row[3]) / 254. + 1e-6, "{words:?}");
+            }
+        }
+        assert!(cut_weights(&whole, 1, &vec![1, 5]).unwrap_err().to_string().contains("found 5"));
     }
 }

@@ -58,12 +58,18 @@ pub fn split_tag(tag: &str) -> Option<(char, &str)> {
 /// # Errors
 /// If a tag is malformed; the message names it and its position.
 pub fn entities<S: AsRef<str>>(tags: &[S]) -> Result<Vec<Entity<'_>>> {
+    find(tags).map_err(candle_core::Error::msg)
+}
+
+/// [`entities`] with the bare message.
+fn find<S: AsRef<str>>(tags: &[S]) -> std::result::Result<Vec<Entity<'_>>, String> {
     let mut found: Vec<Entity<'_>> = Vec::new();
     let mut open = false; // whether the last entity can go on
     for (position, tag) in tags.iter().enumerate() {
         let tag = tag.as_ref();
         let Some((mark, kind)) = split_tag(tag) else {
-            bail!("word {position}: expected `O` or one of B, I, E, S, a hyphen and a type, found the tag `{tag}`");
+            let expected = "expected `O` or one of B, I, E, S, a hyphen and a type";
+            return Err(format!("word {position}: {expected}, found the tag `{tag}`"));
         };
         match found.last_mut() {
             _ if mark == 'O' => {}
@@ -172,9 +178,9 @@ where
         if gold.len() != predicted.len() {
             bail!("sentence {sentence}: expected {} predicted tags, found {}", gold.len(), predicted.len());
         }
-        let in_sentence = |error| candle_core::Error::msg(format!("sentence {sentence}: {error}"));
-        let gold = entities(gold).map_err(in_sentence)?;
-        let predicted = entities(predicted).map_err(in_sentence)?;
+        let in_sentence = |message| candle_core::Error::msg(format!("sentence {sentence}: {message}"));
+        let gold = find(gold).map_err(in_sentence)?;
+        let predicted = find(predicted).map_err(in_sentence)?;
         for entity in &gold {
             scores.count(entity.kind, |counts| counts.gold += 1);
         }

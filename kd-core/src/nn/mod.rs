@@ -1,1 +1,18 @@
-//! Layers made of [`crate::ops`].
+//! Layers: variables and the op that uses them.
+//!
+//! Each layer takes its variables from a `VarBuilder`, under PyTorch's names, and has a `forward`. The arithmetic is in
+//! [`crate::ops`].
+
+mod char_cnn;
+mod crf;
+mod lstm;
+pub use char_cnn::CharCnn;
+pub use crf::Crf;
+pub use lstm::BiLstm;
+
+mod embedding;
+mod layer_norm;
+mod linear;
+pub use embedding::Embedding;
+pub use layer_norm::LayerNorm;
+pub use linear::Linear;

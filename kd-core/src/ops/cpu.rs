@@ -7,9 +7,9 @@
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
-//! use kd_core::ops::cpu::{self, Values};
+//! use kd_core::ops::cpu;
 //! let x = Tensor::new(&[[1f32, 2.], [3., 4.]], &Device::Cpu)?;
-//! let values = Values::<f32>::of(&x)?;
+//! let values = cpu::values::<f32>(&x)?;
 //! let mut doubled = vec![0f32; values.len()];
 //! cpu::par_rows(&mut doubled, 2, |first_row, rows| {
 //!     for (y, x) in rows.iter_mut().zip(&values[first_row * 2..]) {
@@ -22,7 +22,6 @@
 
 use std::marker::PhantomData;
 use std::ops::{Deref, Range};
-use std::sync::RwLockReadGuard;
 
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
 use rayon::prelude::*;
@@ -30,7 +29,7 @@ use rayon::prelude::*;
 mod float;
 mod matrix;
 
-pub use float::{Float, dot, max, sum, sum_map};
+pub use float::{Float, dot, max, sum, sum_map, sum_map2};
 pub use matrix::{Matrix, MatrixMut, Threads, matmul, matmul_add};
 
 /// Values that one task works on; a kernel with less than this runs on the calling thread.
@@ -68,38 +67,34 @@ pub fn slice<'a, T: Float>(storage: &'a CpuStorage, layout: &Layout) -> Result<&
 }
 
 /// Read access to the values of a contiguous CPU tensor.
-#[derive(Debug)]
-pub struct Values<'a, T> {
-    storage: RwLockReadGuard<'a, Storage>,
+///
+/// # Errors
+/// If it is not contiguous, not on the CPU, or its dtype is not `T`.
+pub fn values<T: Float>(tensor: &Tensor) -> Result<impl Deref<Target = [T]> + '_> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(values) => T::cpu_storage_as_slice(values)?,
+        _ => bail!("expected a tensor on the cpu, found one on {:?}", tensor.device().location()),
+    };
+    Ok(Values { range: contiguous_range(layout)?, storage, dtype: PhantomData })
+}
+
+struct Values<S, T> {
+    storage: S,
     range: Range<usize>,
     dtype: PhantomData<T>,
 }
 
-impl<'a, T: Float> Values<'a, T> {
-    /// The values of `tensor`.
-    ///
-    /// # Errors
-    /// If it is not contiguous, not on the CPU, or its dtype is not `T`.
-    pub fn of(tensor: &'a Tensor) -> Result<Self> {
-        let (storage, layout) = tensor.storage_and_layout();
-        match &*storage {
-            Storage::Cpu(values) => T::cpu_storage_as_slice(values)?,
-            _ => bail!("expected a tensor on the cpu, found one on {:?}", tensor.device().location()),
-        };
-        Ok(Self { range: contiguous_range(layout)?, storage, dtype: PhantomData })
-    }
-}
-
-impl<T: Float> Deref for Values<'_, T> {
+impl<S: Deref<Target = Storage>, T: Float> Deref for Values<S, T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
         match &*self.storage {
             Storage::Cpu(storage) => match T::cpu_storage_as_slice(storage) {
                 Ok(values) => &values[self.range.clone()],
-                Err(_) => &[], // `of` has checked the dtype
+                Err(_) => &[], // `values` has checked the dtype
             },
-            _ => &[], // `of` has checked the device
+            _ => &[], // `values` has checked the device
         }
     }
 }
@@ -114,6 +109,11 @@ fn contiguous_range(layout: &Layout) -> Result<Range<usize>> {
 /// A CPU tensor of `values`, without a copy.
 pub fn tensor<T: Float>(values: Vec<T>, shape: impl Into<Shape>) -> Result<Tensor> {
     Tensor::from_vec(values, shape.into(), &Device::Cpu)
+}
+
+/// CPU storage of `values`, without a copy.
+pub fn storage<T: Float>(values: Vec<T>) -> CpuStorage {
+    T::to_cpu_storage_owned(values)
 }
 
 /// A buffer whose values are not set: clearing large outputs before they are written costs as much as a cheap kernel.
@@ -211,8 +211,9 @@ mod tests {
     #[test]
     fn values_refuse_another_dtype_and_strides() {
         let x = Tensor::new(&[[1f32, 2.], [3., 4.]], &Device::Cpu).unwrap();
-        assert_eq!(&*Values::<f32>::of(&x.narrow(0, 1, 1).unwrap()).unwrap(), [3.0, 4.0]);
-        assert!(Values::<f64>::of(&x).is_err());
-        assert!(Values::<f32>::of(&x.t().unwrap()).unwrap_err().to_string().contains("contiguous"));
+        assert_eq!(&*values::<f32>(&x.narrow(0, 1, 1).unwrap()).unwrap(), [3.0, 4.0]);
+        assert!(values::<f64>(&x).is_err());
+        let Err(error) = values::<f32>(&x.t().unwrap()) else { panic!("strides were accepted") };
+        assert!(error.to_string().contains("contiguous"), "{error}");
     }
 }

@@ -1,4 +1,35 @@
-//! Differentiable kernels.
+//! Differentiable kernels: what Candle lacks a backward or a fast forward for.
+//!
+//! Each op is a plain function of tensors. On the CPU in `f32` and `f64` it is one Candle custom op with an analytic
+//! backward; elsewhere it is composed of Candle's differentiable operations and gives the same values. On the CPU the
+//! bytes of outputs and gradients do not depend on the number of threads.
+//!
+//! | op | shapes | instead of |
+//! |---|---|---|
+//! | [`linear()`] | `(.., in)` → `(.., out)` | `candle_nn::Linear`, wrong on some strides |
+//! | [`layer_norm()`] | `(.., width)` → same | `candle_nn::LayerNorm`, no backward |
+//! | [`softmax()`], [`log_softmax`] | `(.., classes)` → same | `softmax_last_dim`, no backward |
+//! | [`gelu()`] | any → same | |
+//! | [`dropout()`] | any → same | `candle_nn::ops::dropout`, cannot be seeded on the CPU |
+//! | [`attention()`] | three `(batch, len, hidden)` → same | a dozen operations and copies |
+//! | [`embedding()`] | ids → `(.., width)` | |
 
+pub mod attention;
 pub mod cpu;
 pub mod crf;
+pub mod lstm;
+pub mod char_cnn;
+pub mod dropout;
+pub mod embedding;
+pub mod gelu;
+pub mod layer_norm;
+pub mod linear;
+pub mod softmax;
+
+pub use attention::attention;
+pub use dropout::dropout;
+pub use embedding::embedding;
+pub use gelu::gelu;
+pub use layer_norm::layer_norm;
+pub use linear::linear;
+pub use softmax::{log_softmax, softmax};

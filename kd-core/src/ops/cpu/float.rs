@@ -184,15 +184,15 @@ pub fn sum<T: Float>(xs: &[T]) -> T {
     sum_map(xs, |x| x)
 }
 
-/// `Σ x · y` over the shorter of the two.
+/// `Σ f(x, y)` over the shorter of the two.
 #[inline(always)]
-pub fn dot<T: Float>(xs: &[T], ys: &[T]) -> T {
+pub fn sum_map2<T: Float>(xs: &[T], ys: &[T], f: impl Fn(T, T) -> T) -> T {
     let len = xs.len().min(ys.len());
     let mut lanes = [T::zero(); LANES];
     let (mut x_chunks, mut y_chunks) = (xs[..len].chunks_exact(LANES), ys[..len].chunks_exact(LANES));
     for (xs, ys) in (&mut x_chunks).zip(&mut y_chunks) {
         for ((lane, &x), &y) in lanes.iter_mut().zip(xs).zip(ys) {
-            *lane += x * y;
+            *lane += f(x, y);
         }
     }
     let mut total = T::zero();
@@ -200,9 +200,15 @@ pub fn dot<T: Float>(xs: &[T], ys: &[T]) -> T {
         total += lane;
     }
     for (&x, &y) in x_chunks.remainder().iter().zip(y_chunks.remainder()) {
-        total += x * y;
+        total += f(x, y);
     }
     total
+}
+
+/// `Σ x · y` over the shorter of the two.
+#[inline(always)]
+pub fn dot<T: Float>(xs: &[T], ys: &[T]) -> T {
+    sum_map2(xs, ys, |x, y| x * y)
 }
 
 /// The largest value, ignoring NaN; negative infinity of an empty slice.
@@ -263,7 +269,7 @@ mod tests {
     fn f64_erf_agrees_with_tabulated_values() {
         // erf(0.5), erf(1), erf(2), erf(3) to 16 digits, NIST Digital Library of Mathematical Functions, table 7.23.
         for (x, expected) in [
-            (0.5, 0.520_499_877_813_046_5),
+            (0.5f64, 0.520_499_877_813_046_5f64),
             (1.0, 0.842_700_792_949_714_9),
             (2.0, 0.995_322_265_018_952_7),
             (3.0, 0.999_977_909_503_001_4),

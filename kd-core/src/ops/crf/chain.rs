@@ -49,7 +49,7 @@ impl Step {
         (scaled, sums, max)
     }
 
-    fn into_class<'a>(&'a self, prev: &'a [f64], class: usize) -> impl Iterator<Item = f64> + Clone + 'a {
+    fn arriving<'a>(&'a self, prev: &'a [f64], class: usize) -> impl Iterator<Item = f64> + Clone + 'a {
         prev.iter().zip(self.weights.iter().skip(class).step_by(self.classes)).map(|(prev, weight)| prev + weight)
     }
 
@@ -59,7 +59,7 @@ impl Step {
             *sum = if *sum > TINY {
                 max + self.shift + sum.ln()
             } else {
-                log_sum_exp(self.into_class(prev, class))
+                log_sum_exp(self.arriving(prev, class))
             };
         }
         sums
@@ -74,9 +74,9 @@ impl Step {
                 continue;
             }
             *ratio = 0.0;
-            let out = log_sum_exp(self.into_class(prev, class));
+            let out = log_sum_exp(self.arriving(prev, class));
             if d_out != 0.0 && out != f64::NEG_INFINITY {
-                for (from, x) in self.into_class(prev, class).enumerate() {
+                for (from, x) in self.arriving(prev, class).enumerate() {
                     let d = d_out * (x - out).exp();
                     d_prev[from] += d;
                     d_weights[from * self.classes + class] += d;

@@ -1,5 +1,6 @@
 //! The distribution over classes of each word, given the whole sequence.
 
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 

@@ -40,14 +40,15 @@ mod chain;
 mod decode;
 mod marginals;
 mod scores;
-#[cfg(test)]
-mod tests;
 
 pub use decode::{FORBIDDEN, constrain, viterbi};
 pub use marginals::log_marginals;
 pub use scores::{log_partition, negative_log_likelihood, negative_log_likelihood_sequences, path_scores};
 
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, bail};
+
+use super::cpu::slice;
 
 /// Sequences that one task works on; fixed, so that partial sums never depend on the number of threads.
 const CHUNK: usize = 4;
@@ -91,10 +92,9 @@ fn chunks(lengths: &[usize]) -> Vec<(usize, usize)> {
 }
 
 fn read(storage: &CpuStorage, layout: &Layout) -> Result<Vec<f64>> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(values), Some((start, end))) => Ok(values[start..end].iter().map(|&x| f64::from(x)).collect()),
-        (CpuStorage::F64(values), Some((start, end))) => Ok(values[start..end].to_vec()),
-        _ => bail!("a crf takes contiguous f32 or f64, found {:?} of {layout:?}", storage.dtype()),
+    match storage.dtype() {
+        DType::F32 => Ok(slice::<f32>(storage, layout)?.iter().map(|&x| f64::from(x)).collect()),
+        _ => Ok(slice::<f64>(storage, layout)?.to_vec()),
     }
 }
 

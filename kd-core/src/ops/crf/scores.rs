@@ -1,5 +1,6 @@
 //! Values per sequence: log-partition, score of a path, and their difference.
 
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 

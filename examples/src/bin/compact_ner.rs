@@ -1,0 +1,394 @@
+//! Compact models for low-resource entity tagging (Izsak, Guskin and Wasserblat 2019): a pretrained encoder is fine-tuned on
+//! few labelled sentences, labels many more, and a tagger of 3 M parameters learns from both.
+//!
+//! ```sh
+//! cargo run --release --bin compact_ner -- --train eng.train --dev eng.testa --test eng.testb \
+//!     --teacher intfloat/e5-small --vectors glove.6B.100d.txt --labels 150,300 --seeds 5 --out out/conll
+//! cargo run --release --bin compact_ner -- predict --model out/conll/student < text.txt
+//! ```
+//!
+//! Draws labelled sentences by seed, fine-tunes the teacher on them, asks it once about all sentences, and trains the
+//! student four ways with the same updates and the same choice of the best step: gold labels alone, + distillation,
+//! + pseudo-labels, + both. Prints F1 on all of test, sizes and latencies, and keeps `report.json`, `f1-by-labels.svg` and
+//!   `student/` in `--out`. Started again with the same `--out`, it goes on where it was.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use examples::device::DeviceChoice;
+use examples::plot::{Curve, curves};
+use examples::predict::{self, PredictArgs};
+use examples::report::{self, Spread, milliseconds, percent, table};
+use examples::tagging::{
+    Classroom, Data, Draw, Folder, Pretrained, Scores, Speed, StudentSettings, TeacherSettings, Trained, Way, ask, lookup,
+    measure,
+};
+use kd_core::objective::CrfTarget;
+use kd_data::glove::{Vectors, read_vectors};
+use kd_students::bundle::Bundle;
+use kd_students::tagger::Head;
+use kd_teachers::hub::{HubEnvironment, ModelFiles};
+use serde::Serialize;
+
+/// Distil a pretrained encoder into a compact entity tagger, with few labelled sentences.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// CoNLL column file to draw labelled and unlabelled sentences from
+    #[arg(long, required = true)]
+    train: Option<PathBuf>,
+    /// CoNLL column file; a sample as large as the labelled set chooses the best step, all of it is reported
+    #[arg(long, required = true)]
+    dev: Option<PathBuf>,
+    /// CoNLL column file that is reported
+    #[arg(long, required = true)]
+    test: Option<PathBuf>,
+    /// Encoder to fine-tune: a hub id (found in the hub's cache, or downloaded) or a folder
+    #[arg(long, default_value = "intfloat/e5-small")]
+    teacher: String,
+    /// Revision of the hub id
+    #[arg(long, default_value = "main")]
+    revision: String,
+    /// Word vectors of width 100 in GloVe's text format; random without
+    #[arg(long)]
+    vectors: Option<PathBuf>,
+    /// Labelled sentences, several separated by commas: 150, 300, ... or all
+    #[arg(long, value_delimiter = ',', default_value = "150,300,750,1500,3000", value_parser = parse_count)]
+    labels: Vec<Count>,
+    /// Unlabelled sentences that the teacher labels: a number, or all
+    #[arg(long, default_value = "all", value_parser = parse_count)]
+    unlabelled: Count,
+    /// Number of draws; their seeds are 1, 2, ...
+    #[arg(long, default_value_t = 5)]
+    seeds: u64,
+    /// Output layer of the student
+    #[arg(long, value_enum, default_value_t = HeadChoice::Softmax)]
+    head: HeadChoice,
+    /// What is distilled into a CRF
+    #[arg(long, value_enum, default_value_t = TargetChoice::Marginals)]
+    crf_target: TargetChoice,
+    /// Peak learning rate of the teacher
+    #[arg(long, default_value_t = 5e-5)]
+    teacher_lr: f64,
+    /// Updates of the teacher; by default 500 for 150 sentences, growing with the root of their number
+    #[arg(long)]
+    teacher_steps: Option<usize>,
+    /// Updates of every student
+    #[arg(long, default_value_t = 1200)]
+    steps: usize,
+    /// Steps between evaluations on the small dev sample; the best is kept
+    #[arg(long, default_value_t = 100)]
+    evaluate_every: usize,
+    /// Stop after that many evaluations without a better one
+    #[arg(long)]
+    patience: Option<usize>,
+    /// Weight of the labels against the teacher's distribution, which weighs 1 minus this
+    #[arg(long, default_value_t = 0.5)]
+    alpha: f64,
+    /// Temperature of both distributions
+    #[arg(long, default_value_t = 1.0)]
+    temperature: f64,
+    /// Folder for results, checkpoints and the student
+    #[arg(long, default_value = "out/compact_ner")]
+    out: PathBuf,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// Seconds for each latency (model and batch size); 0 measures none
+    #[arg(long, default_value_t = 10.0)]
+    latency_seconds: f64,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Tag text with a saved student
+    Predict(PredictArgs),
+}
+
+/// A number, or all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Count(Option<usize>);
+
+fn parse_count(text: &str) -> Result<Count, String> {
+    match text {
+        "all" => Ok(Count(None)),
+        _ => text.parse().map(|n| Count(Some(n))).map_err(|_| format!("expected a number or all, found `{text}`")),
+    }
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum HeadChoice {
+    Softmax,
+    Crf,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum TargetChoice {
+    Emissions,
+    Marginals,
+}
+
+/// Words that get a row in the student because they are common in the vectors' file: with those of the training text
+/// about 25,000 rows, and 3 M parameters, as in the paper.
+const VECTOR_ROWS: usize = 20_000;
+
+fn main() -> Result<()> {
+    examples::start()?;
+    let args = Args::parse();
+    match &args.command {
+        Some(Command::Predict(args)) => predict::run(args),
+        None => train(&args),
+    }
+}
+
+/// What was found for one size of the labelled set.
+#[derive(Debug, Default)]
+struct Column {
+    labels: usize,
+    teacher: Vec<Scores>,
+    students: Vec<Vec<Trained>>,
+}
+
+fn train(args: &Args) -> Result<()> {
+    let path = |path: &Option<PathBuf>| path.clone().context("--train, --dev and --test are needed");
+    let data = Data::read(&path(&args.train)?, &path(&args.dev)?, &path(&args.test)?)?;
+    let device = args.device.open()?;
+    let files = ModelFiles::find(&args.teacher, &args.revision, &HubEnvironment::from_env()?)?;
+    let pretrained = Pretrained::open(files)?;
+    let vectors = args.vectors.as_ref().map(|path| read_wanted(path, &data)).transpose()?;
+    let teacher = TeacherSettings {
+        model: args.teacher.clone(),
+        lr: args.teacher_lr,
+        batch_size: 8,
+        steps: args.teacher_steps,
+        clip_norm: 1.0,
+    };
+    let student = StudentSettings {
+        head: match args.head {
+            HeadChoice::Softmax => Head::Softmax,
+            HeadChoice::Crf => Head::Crf,
+        },
+        crf_target: match args.crf_target {
+            TargetChoice::Emissions => CrfTarget::Emissions,
+            TargetChoice::Marginals => CrfTarget::Marginals,
+        },
+        lr: 1e-3,
+        batch_size: 16,
+        steps: args.steps,
+        evaluate_every: args.evaluate_every,
+        patience: args.patience,
+        clip_norm: 5.0,
+        alpha: args.alpha,
+        temperature: args.temperature,
+        vector_rows: VECTOR_ROWS,
+        min_count: 3,
+    };
+    let file = |path: &Option<PathBuf>| path.as_ref().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    let settings = serde_json::json!({
+        "train": file(&args.train), "dev": file(&args.dev), "test": file(&args.test), "vectors": file(&args.vectors),
+        "unlabelled": args.unlabelled.0, "teacher": teacher, "student": student,
+    });
+    Folder(args.out.clone()).claim(&settings)?;
+
+    let mut columns = Vec::new();
+    for &Count(labels) in &args.labels {
+        let mut column = Column { labels: labels.unwrap_or(data.train.len()), ..Column::default() };
+        for seed in 1..=args.seeds {
+            eprintln!("== {} labelled sentences, seed {seed}", column.labels);
+            let folder = Folder(args.out.join(format!("labels-{}", column.labels)).join(format!("seed-{seed}")));
+            let draw = Draw::new(&data, labels, args.unlabelled.0, seed)?;
+            let (outputs, scores) = ask(&draw, &data.classes, &pretrained, &teacher, seed, &device, &folder)?;
+            let lookup = lookup(&draw, vectors.as_ref(), &student)?;
+            let room = Classroom {
+                draw: &draw,
+                classes: &data.classes,
+                outputs: &outputs,
+                lookup: &lookup,
+                vectors: vectors.as_ref(),
+                settings: &student,
+                seed,
+                device: &device,
+            };
+            column.teacher.push(scores);
+            column.students.push(Way::ALL.iter().map(|&way| room.train(way, &folder)).collect::<Result<_>>()?);
+        }
+        columns.push(column);
+    }
+
+    // The student to deploy: both ways, the largest labelled set, the draw that did best on its own small dev sample.
+    let last = columns.last().context("no labels")?;
+    let both = |students: &Vec<Trained>| students[3].scores.small_dev_f1.unwrap_or(0.0);
+    let best = (0..last.students.len()).max_by(|&a, &b| both(&last.students[a]).total_cmp(&both(&last.students[b])));
+    let best = format!("labels-{}/seed-{}/both", last.labels, best.context("--seeds: expected at least 1, found 0")? + 1);
+    kd_students::bundle::copy(&args.out.join(&best), &args.out.join("student"))?;
+    let bundle = Bundle::load(&args.out.join("student"), &device)?;
+    let speeds = match args.latency_seconds {
+        seconds if seconds > 0.0 => Some(measure(&data, &bundle, &pretrained, &device, seconds)?),
+        _ => None,
+    };
+    let report = Report::new(&settings, &columns, best, speeds);
+    report::save(&args.out.join("report.json"), &report)?;
+    if columns.len() > 1 {
+        curves(
+            &args.out.join("f1-by-labels.svg"),
+            "Entity F1 on test by number of labelled sentences",
+            "labelled sentences",
+            "F1",
+            &report.curves(),
+        )?;
+    }
+    report.print();
+    println!("\nkept in {}: report.json, student/{}", args.out.display(), if columns.len() > 1 { ", f1-by-labels.svg" } else { "" });
+    Ok(())
+}
+
+/// The vectors of the words of the training file, and the commonest of all.
+fn read_wanted(path: &std::path::Path, data: &Data) -> Result<Vectors> {
+    let words: std::collections::HashSet<String> =
+        data.train.examples.iter().flat_map(|sentence| &sentence.words).map(|word| word.to_lowercase()).collect();
+    let mut place = 0;
+    let vectors = read_vectors(path, |word| {
+        place += 1;
+        place <= VECTOR_ROWS || words.contains(word)
+    })?;
+    if vectors.width != 100 {
+        bail!("{}: expected vectors of width 100, found {}", path.display(), vectors.width);
+    }
+    Ok(vectors)
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    program: &'static str,
+    settings: serde_json::Value,
+    rows: Vec<Row>,
+    /// Paired differences of test F1 over the draws.
+    gains: Vec<Gain>,
+    student: String,
+    /// An encoder of BERT-base's shape with random weights.
+    bert_base: Option<Speed>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    name: &'static str,
+    labels: usize,
+    f1_mean: f64,
+    f1_std: f64,
+    dev_f1_mean: f64,
+    dev_f1_std: f64,
+    seeds: usize,
+    /// Test F1 of each draw.
+    f1: Vec<f64>,
+    parameters: Option<usize>,
+    bytes: Option<u64>,
+    /// Of the best student for all students: their shape is the same.
+    latency: Option<Vec<examples::tagging::BatchLatency>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Gain {
+    labels: usize,
+    name: String,
+    mean: f64,
+    standard_error: f64,
+}
+
+impl Report {
+    fn new(settings: &serde_json::Value, columns: &[Column], student: String, speeds: Option<[Speed; 3]>) -> Self {
+        let (mut rows, mut gains) = (Vec::new(), Vec::new());
+        let [student_speed, teacher_speed, bert_base] = match speeds {
+            Some(speeds) => speeds.map(Some),
+            None => [None, None, None],
+        };
+        for column in columns {
+            let mut row = |name, scores: &[Scores], parameters, bytes, speed: &Option<Speed>| {
+                let f1: Vec<f64> = scores.iter().map(|scores| scores.test_f1).collect();
+                let (test, dev) = (Spread::of(&f1), Spread::of(&scores.iter().map(|s| s.dev_f1).collect::<Vec<_>>()));
+                rows.push(Row {
+                    name,
+                    labels: column.labels,
+                    f1_mean: test.mean,
+                    f1_std: test.std,
+                    dev_f1_mean: dev.mean,
+                    dev_f1_std: dev.std,
+                    seeds: f1.len(),
+                    f1,
+                    parameters,
+                    bytes,
+                    latency: speed.as_ref().map(|speed| speed.latency.clone()),
+                });
+            };
+            let of_teacher = teacher_speed.as_ref().map(|speed| (speed.parameters, speed.bytes)).unzip();
+            row("teacher", &column.teacher, of_teacher.0, of_teacher.1, &teacher_speed);
+            for (idx, way) in Way::ALL.iter().enumerate() {
+                let trained: Vec<&Trained> = column.students.iter().map(|students| &students[idx]).collect();
+                let scores: Vec<Scores> = trained.iter().map(|trained| trained.scores).collect();
+                let parameters = trained.iter().map(|trained| trained.parameters).max();
+                row(way.name(), &scores, parameters, trained.iter().map(|trained| trained.bytes).max(), &student_speed);
+            }
+            for (idx, way) in Way::ALL.iter().enumerate().skip(1) {
+                let pairs = column.students.iter().map(|s| s[idx].scores.test_f1 - s[0].scores.test_f1);
+                let gain = Spread::of(&pairs.collect::<Vec<_>>());
+                gains.push(Gain {
+                    labels: column.labels,
+                    name: format!("{} over gold", way.name()),
+                    mean: gain.mean,
+                    standard_error: gain.std / (column.students.len() as f64).sqrt(),
+                });
+            }
+        }
+        Self { program: "compact_ner", settings: settings.clone(), rows, gains, student, bert_base }
+    }
+
+    fn curves(&self) -> Vec<Curve> {
+        let names = self.rows.iter().map(|row| row.name).take(1 + Way::ALL.len());
+        let points = |name| self.rows.iter().filter(move |row| row.name == name);
+        names
+            .map(|name| Curve {
+                name: name.to_string(),
+                points: points(name).map(|row| (row.labels as f64, row.f1_mean, row.f1_std)).collect(),
+            })
+            .collect()
+    }
+
+    fn print(&self) {
+        let megabytes = |bytes: Option<u64>| bytes.map_or(String::new(), |bytes| format!("{:.1}", bytes as f64 / 1e6));
+        let millions = |count: Option<usize>| count.map_or(String::new(), |count| format!("{:.2}", count as f64 / 1e6));
+        let rows = self.rows.iter().map(|row| {
+            let spread = |mean, std| percent(Spread { mean, std }, row.seeds);
+            vec![
+                format!("{} ({})", row.name, row.labels),
+                spread(row.f1_mean, row.f1_std),
+                spread(row.dev_f1_mean, row.dev_f1_std),
+                millions(row.parameters),
+                megabytes(row.bytes),
+            ]
+        });
+        let header = ["model (labels)", "test F1", "dev F1", "M parameters", "MB"];
+        println!("\n{}\n", table(&header, &rows.collect::<Vec<_>>()));
+        for Gain { labels, name, mean, standard_error } in &self.gains {
+            println!("{name}, {labels} labels: {:+.1} ± {:.1} (standard error)", 100.0 * mean, 100.0 * standard_error);
+        }
+        let (Some(bert_base), [teacher, .., student]) = (&self.bert_base, self.rows.as_slice()) else { return };
+        let (Some(teacher), Some(student)) = (&teacher.latency, &student.latency) else { return };
+        let rows = student.iter().zip(teacher).zip(&bert_base.latency).map(|((student, teacher), base)| {
+            let faster = |than: f64| format!("{:.0}", than / student.latency.p50_ms);
+            vec![
+                student.batch.to_string(),
+                milliseconds(&student.latency),
+                format!("{:.0}", student.words_per_second),
+                milliseconds(&teacher.latency),
+                faster(teacher.latency.p50_ms),
+                milliseconds(&base.latency),
+                faster(base.latency.p50_ms),
+            ]
+        });
+        let header = ["batch", "student p50/p99 ms", "words/s", "teacher ms", "times faster", "BERT-base shape ms", "times faster"];
+        println!("\nsentences of 40 words, {} threads", student[0].latency.threads);
+        println!("{}", table(&header, &rows.collect::<Vec<_>>()));
+    }
+}

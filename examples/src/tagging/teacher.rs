@@ -1,0 +1,177 @@
+//! Fine-tunes the teacher on the labelled sentences and asks it about all of them, once.
+
+use anyhow::{Result, bail};
+use candle_core::Device;
+use kd_core::batch::Batch;
+use kd_core::model::{Mode, Student};
+use kd_core::objective::Distillation;
+use kd_core::optim::AdamWConfig;
+use kd_core::schedule::Schedule;
+use kd_core::trainer::{Outcome, Trainer, TrainerConfig};
+use kd_data::batches::{BatchPlan, DEFAULT_POOL, collate_labels, sequential};
+use kd_data::digest;
+use kd_data::encode::{Encode, EncodedWords, WordPieces};
+use kd_data::tags::Classes;
+use kd_data::teacher_outputs::TeacherOutputs;
+use kd_teachers::heads::{HeadOptions, TokenTagger};
+use kd_teachers::hub::ModelFiles;
+use serde::{Deserialize, Serialize};
+
+use super::{Draw, Folder, Scores};
+use crate::interrupt::{self, Interrupted};
+use crate::progress::Progress;
+
+/// How the teacher is fine-tuned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TeacherSettings {
+    /// Hub id or folder of the encoder.
+    pub model: String,
+    /// Peak learning rate; it rises over the first tenth of the steps and falls to 0.
+    pub lr: f64,
+    /// Sentences a step.
+    pub batch_size: usize,
+    /// Updates; `None` scales them to the labelled set, see [`TeacherSettings::steps_for`].
+    pub steps: Option<usize>,
+    /// Largest norm of the gradient.
+    pub clip_norm: f64,
+}
+
+impl TeacherSettings {
+    /// `500 · √(sentences / 150)`, at least 500: 27 passes over 150 sentences and 3 over CoNLL-2003's 14,041.
+    /// Three epochs, as usual for large sets, would be 57 steps on 150 sentences, too few to learn anything.
+    pub fn steps_for(&self, sentences: usize) -> usize {
+        self.steps.unwrap_or_else(|| (500.0 * (sentences as f64 / 150.0).sqrt()).round().max(500.0) as usize)
+    }
+}
+
+/// A pretrained encoder's files and what its outputs depend on.
+#[derive(Debug)]
+pub struct Pretrained {
+    /// Where they are.
+    pub files: ModelFiles,
+    /// The tokenizer.
+    pub pieces: WordPieces,
+    digest: String,
+}
+
+impl Pretrained {
+    /// Reads the tokenizer and takes the digest of the weights.
+    pub fn open(files: ModelFiles) -> Result<Self> {
+        let pieces = WordPieces::from_file(&files.tokenizer)?;
+        let digests = files.weights.iter().map(digest::of_file).collect::<kd_data::Result<Vec<_>>>()?;
+        Ok(Self { digest: digest::of_parts(digests), pieces, files })
+    }
+
+    /// The encoder under a new head, and its variables.
+    pub fn tagger(
+        &self,
+        classes: &Classes,
+        seed: u64,
+        device: &Device,
+    ) -> Result<(TokenTagger, kd_core::variables::Variables)> {
+        let loaded = TokenTagger::from_files(&self.files, classes.names(), seed, device, &HeadOptions::default())?;
+        self.pieces.check_vocabulary(loaded.0.encoder().config().vocabulary)?;
+        Ok(loaded)
+    }
+}
+
+/// What the teacher says of every sentence of `draw`, from the folder if it was asked before, and its scores.
+pub fn ask(
+    draw: &Draw,
+    classes: &Classes,
+    pretrained: &Pretrained,
+    settings: &TeacherSettings,
+    seed: u64,
+    device: &Device,
+    folder: &Folder,
+) -> Result<(TeacherOutputs, Scores)> {
+    let steps = settings.steps_for(draw.labelled);
+    // Training is a function of these, so they stand for the fine-tuned weights.
+    let labelled = serde_json::to_string(&draw.data.examples[..draw.labelled].iter().map(|s| &s.tags).collect::<Vec<_>>())?;
+    let weights = digest::of_parts([&pretrained.digest, &serde_json::to_string(settings)?, &seed.to_string(), &labelled]);
+    let texts = digest::of_sentences(draw.data.examples.iter().map(|sentence| &sentence.words));
+    let key = TeacherOutputs::key(&weights, pretrained.pieces.digest(), &texts);
+    let path = folder.0.join("teacher-outputs.safetensors");
+    let outputs = match TeacherOutputs::load_if_fresh(&path, &key)? {
+        Some(outputs) => outputs,
+        None => {
+            let outputs = fine_tune_and_ask(draw, classes, pretrained, settings, seed, device, folder, key)?;
+            outputs.save(&path)?;
+            outputs
+        }
+    };
+    let scores = folder.cached("teacher", || {
+        let f1 = |ids: &[usize]| -> Result<f64> {
+            let labels = ids.iter().map(|&id| outputs.labels(id, classes.names()));
+            draw.f1(ids, &labels.collect::<candle_core::Result<Vec<_>>>()?, classes)
+        };
+        Ok(Scores { small_dev_f1: None, dev_f1: f1(&draw.dev())?, test_f1: f1(&draw.test())?, steps, best_step: steps })
+    })?;
+    Ok((outputs, scores))
+}
+
+#[expect(clippy::too_many_arguments, reason = "the second half of `ask`, cut off for reading")]
+fn fine_tune_and_ask(
+    draw: &Draw,
+    classes: &Classes,
+    pretrained: &Pretrained,
+    settings: &TeacherSettings,
+    seed: u64,
+    device: &Device,
+    folder: &Folder,
+    key: String,
+) -> Result<TeacherOutputs> {
+    let (tagger, variables) = pretrained.tagger(classes, seed, device)?;
+    let max_len = tagger.encoder().config().max_positions;
+    let words = draw.data.examples.iter().map(|sentence| &sentence.words);
+    let encoded = EncodedWords::new(&pretrained.pieces, words, max_len, device)?;
+    let labels = classes.encode(&draw.data.select(&(0..draw.labelled).collect::<Vec<_>>()))?;
+    let plan = BatchPlan::new(encoded.lengths()[..draw.labelled].to_vec(), settings.batch_size, seed, DEFAULT_POOL)?;
+    let batches = |step: usize| {
+        let examples = plan.indices(step);
+        Ok(Batch {
+            tokens: encoded.collate(&examples)?,
+            labels: Some(collate_labels(&labels, &examples, device)?),
+            teachers: Vec::new(),
+            weights: None,
+            task: 0,
+            examples,
+        })
+    };
+    let steps = settings.steps_for(draw.labelled);
+    let config = TrainerConfig {
+        steps,
+        optimizer: AdamWConfig::with_lr(settings.lr),
+        schedule: Schedule::WarmupLinear { warmup: steps / 10, total: steps },
+        clip_norm: Some(settings.clip_norm),
+        evaluate_every: steps,
+        patience: None,
+        checkpoint_every: 200,
+        seed,
+    };
+    let checkpoint = folder.0.join("teacher.checkpoint");
+    let mut trainer =
+        Trainer::new(&tagger, &variables, &Distillation::LABELS_ONLY, config)?.with_checkpoint(&checkpoint)?;
+    let mut progress = Progress::new("teacher", steps, trainer.step_count(), "steps");
+    if trainer.fit(&batches, None, &mut progress)? == Outcome::Interrupted {
+        bail!(Interrupted);
+    }
+    drop(progress);
+
+    let mut outputs = TeacherOutputs::new(classes.names().to_vec(), key)?;
+    let mut progress = Progress::new("teacher's outputs", draw.data.len(), 0, "sentences");
+    for examples in sequential(encoded.lengths(), 2048) {
+        interrupt::check()?;
+        let tokens = encoded.collate(&examples)?;
+        let logits = tagger.forward(&tokens, Mode::Eval)?.detach();
+        outputs.append(&examples, &tokens.rows_per_example()?, logits.logits()?)?;
+        progress.set(outputs.len(), "");
+    }
+    // The logits are what students need; the weights can be had again from the seed.
+    if let Err(error) = std::fs::remove_file(&checkpoint)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        bail!("{}: {error}", checkpoint.display());
+    }
+    Ok(outputs)
+}

@@ -1,0 +1,150 @@
+//! Convolution over the characters of words, and the maximum over each word.
+//!
+//! A word of `n` characters with embeddings `x_1 … x_n`, between zeros, gives filter `f` the value
+//!
+//! ```text
+//! y_f = max_t relu(b_f + Σ_k W_f[:, k] · x_{t + k - (kernel - 1) / 2})        t = 1 … n
+//! ```
+//!
+//! (Ma and Hovy 2016, §2.1, and Chiu and Nichols 2016, §2.2, with a ReLU). The maximum is over the word's own characters
+//! only, so padding of words and of batches changes nothing; a word without characters gives 0.
+//!
+//! An embedding followed by a convolution is linear in the embedding, so on the CPU in f32 and f64 the fused op
+//! multiplies each *distinct* character of the batch with the filters once and adds up rows of that table: no
+//! window is ever unfolded. It keeps, for the backward pass, where each maximum was; of equal values the
+//! first gets the gradient. On other devices the same is composed of Candle's ops, which is slower.
+
+mod composed;
+mod kernel;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
+
+use self::kernel::Filters;
+use self::words::Words;
+use super::cpu::{Float, for_float, has_kernel, slice, tensor, values};
+
+/// One vector per word, `(batch, len, filters)`, at least 0; words without characters give 0.
+///
+/// # Shapes
+/// - `chars`: `(batch, len, chars)` u32, less than `symbols`; 0 is padding and stands at the end of a word only
+/// - `table`: `(symbols, width)` float, the embeddings; row 0 is not read, it counts as zeros and its gradient is 0
+/// - `weight`: `(filters, width, kernel)` as in PyTorch's `Conv1d`, `kernel` odd; `bias`: `(filters,)`
+/// - differentiable in `table`, `weight` and `bias`
+///
+/// # Errors
+/// If shapes do not fit, `kernel` is even, a character is no symbol, or stands behind padding.
+pub fn char_cnn(chars: &Tensor, table: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let (batch, len, max_chars) = chars.dims3()?;
+    let (symbols, width) = table.dims2()?;
+    let (filters, weight_width, kernel) = weight.dims3()?;
+    if weight_width != width || bias.dims() != [filters] {
+        bail!(
+            "expected a weight of shape {:?} and a bias of shape {:?}, found {:?} and {:?}",
+            [filters, width, kernel],
+            [filters],
+            weight.dims(),
+            bias.dims()
+        );
+    }
+    if kernel % 2 == 0 {
+        bail!("expected an odd kernel, found {kernel}");
+    }
+    if chars.dtype() != DType::U32 {
+        bail!("expected characters in u32, found {:?}", chars.dtype());
+    }
+    let ids = chars.flatten_all()?.to_vec1::<u32>()?;
+    let words = Words::new(&ids, batch * len, max_chars, symbols)?;
+    let shape = (batch, len, filters);
+    let out = if !has_kernel(table) {
+        composed::char_cnn(chars, table, weight, bias)?
+    } else {
+        let op = CharCnn { words, kernel, width, filters, peaks: Mutex::default() };
+        let (table, weight, bias) = (table.contiguous()?, weight.contiguous()?, bias.contiguous()?);
+        if table.track_op() || weight.track_op() || bias.track_op() {
+            table.apply_op3(&weight, &bias, op)?
+        } else {
+            for_float!(table.dtype(), T => {
+                let (table, weight, bias) = (values::<T>(&table)?, values::<T>(&weight)?, values::<T>(&bias)?);
+                tensor(kernel::forward(&op.words, &table, op.filters(&weight, &bias), None), shape)?
+            })
+        }
+    };
+    out.reshape(shape)
+}
+
+/// `(table, weight, bias)` → `(words, filters)`.
+struct CharCnn {
+    words: Words,
+    kernel: usize,
+    width: usize,
+    filters: usize,
+    /// Where each filter's maximum is in each word that has characters.
+    peaks: Mutex<Vec<u32>>,
+}
+
+impl CharCnn {
+    fn filters<'a, T>(&self, weight: &'a [T], bias: &'a [T]) -> Filters<'a, T> {
+        Filters { weight, bias, filters: self.filters, width: self.width, kernel: self.kernel }
+    }
+
+    fn backward<T: Float>(
+        &self,
+        table: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        result: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<[Tensor; 3]> {
+        let gradient = gradient.contiguous()?;
+        let peaks = self.peaks.lock().unwrap_or_else(PoisonError::into_inner);
+        let [d_table, d_weight, d_bias] = {
+            let (t, w, b) = (values::<T>(table)?, values::<T>(weight)?, values::<T>(bias)?);
+            let (out, d) = (values::<T>(result)?, values::<T>(&gradient)?);
+            kernel::backward(&self.words, &t, self.filters(&w, &b), &peaks, &out, &d)
+        };
+        Ok([tensor(d_table, table.shape())?, tensor(d_weight, weight.shape())?, tensor(d_bias, bias.shape())?])
+    }
+}
+
+impl CustomOp3 for CharCnn {
+    fn name(&self) -> &'static str {
+        "char-cnn"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let mut peaks = Vec::new();
+        let out = for_float!(s1.dtype(), T => {
+            let filters = self.filters::<T>(slice(s2, l2)?, slice(s3, l3)?);
+            T::to_cpu_storage_owned(kernel::forward(&self.words, slice(s1, l1)?, filters, Some(&mut peaks)))
+        });
+        *self.peaks.lock().unwrap_or_else(PoisonError::into_inner) = peaks;
+        Ok((out, Shape::from((self.words.padded, self.filters))))
+    }
+
+    fn bwd(
+        &self,
+        table: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        result: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [d_table, d_weight, d_bias] =
+            for_float!(table.dtype(), T => self.backward::<T>(table, weight, bias, result, gradient)?);
+        Ok((Some(d_table), Some(d_weight), Some(d_bias)))
+    }
+}

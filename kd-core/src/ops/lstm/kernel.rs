@@ -1,0 +1,294 @@
+//! The layer on slices: forward, and backward through time.
+
+use rayon::join;
+
+use super::super::cpu::{Float, Matrix, MatrixMut, Threads, column_sums, matmul, matmul_add};
+use super::plan::Plan;
+
+/// One direction's weights: `(4 · hidden, input)`, `(4 · hidden, hidden)`, and the sum of both biases.
+#[derive(Clone, Copy)]
+pub(super) struct Weights<'a, T> {
+    pub(super) ih: &'a [T],
+    pub(super) hh: &'a [T],
+    pub(super) bias: &'a [T],
+    pub(super) hidden: usize,
+}
+
+impl<'a, T> Weights<'a, T> {
+    fn input(&self) -> usize {
+        self.ih.len() / (4 * self.hidden)
+    }
+
+    fn ih(&self) -> Matrix<'a, T> {
+        Matrix::new(self.ih, 4 * self.hidden, self.input(), self.input())
+    }
+}
+
+/// What a direction's backward pass needs besides inputs and outputs, by packed row.
+pub(super) struct Saved<T> {
+    /// Activated gates i, f, g, o: `(rows, 4 · hidden)`.
+    gates: Vec<T>,
+    /// `(rows, hidden)`.
+    cells: Vec<T>,
+}
+
+/// Sequences up to which a time step is cheaper as a loop than as a call of gemm.
+const FEW: usize = 2;
+
+/// Large products may use more than the two threads that the directions use.
+fn threads() -> Threads {
+    if rayon::current_num_threads() > 2 { Threads::All } else { Threads::One }
+}
+
+/// States `(padded rows, 2 · hidden)`, and what the backward pass needs.
+pub(super) fn forward<T: Float>(plan: &Plan, xs: &[T], weights: [Weights<'_, T>; 2]) -> (Vec<T>, [Saved<T>; 2]) {
+    let [first, second] = weights;
+    let ((states0, saved0), (states1, saved1)) =
+        join(|| run(plan, &plan.rows[0], xs, first), || run(plan, &plan.rows[1], xs, second));
+    let hidden = first.hidden;
+    let mut out = vec![T::zero(); plan.padded_rows * 2 * hidden];
+    for (direction, (rows, states)) in plan.rows.iter().zip([&states0, &states1]).enumerate() {
+        for (&row, state) in rows.iter().zip(states.chunks_exact(hidden)) {
+            out[(2 * row + direction) * hidden..][..hidden].copy_from_slice(state);
+        }
+    }
+    (out, [saved0, saved1])
+}
+
+fn run<T: Float>(plan: &Plan, rows: &[usize], xs: &[T], weights: Weights<'_, T>) -> (Vec<T>, Saved<T>) {
+    let (hidden, input, total) = (weights.hidden, weights.input(), plan.total());
+    let packed = gather(xs, input, rows);
+    let mut gates: Vec<T> = Vec::with_capacity(total * 4 * hidden);
+    (0..total).for_each(|_| gates.extend_from_slice(weights.bias));
+    let projections = MatrixMut::new(&mut gates, total, 4 * hidden, 4 * hidden);
+    matmul_add(projections, T::one(), Matrix::new(&packed, total, input, input), weights.ih().t(), threads());
+    let hh = transpose(weights.hh, 4 * hidden, hidden); // so that gemm need not pack it at every step
+    let (mut cells, mut states) = (vec![T::zero(); total * hidden], vec![T::zero(); total * hidden]);
+    let origin = vec![T::zero(); hidden];
+    for step in 0..plan.steps() {
+        let at = plan.step(step);
+        let before = if step == 0 { 0 } else { plan.step(step - 1).start };
+        let gates = &mut gates[at.start * 4 * hidden..at.end * 4 * hidden];
+        let (past_states, states) = states.split_at_mut(at.start * hidden);
+        let (past_cells, cells) = cells.split_at_mut(at.start * hidden);
+        if step > 0 {
+            add_product(gates, &past_states[before * hidden..], &hh, at.len(), 4 * hidden, hidden);
+        }
+        for row in 0..at.len() {
+            let past_cell = if step == 0 { &origin } else { &past_cells[(before + row) * hidden..] };
+            let own = row * hidden..(row + 1) * hidden;
+            cell(&mut gates[4 * own.start..4 * own.end], past_cell, &mut cells[own.clone()], &mut states[own]);
+        }
+    }
+    (states, Saved { gates, cells })
+}
+
+/// Gradients of the padded inputs (if asked for) and of both directions' weights, flattened one after another.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn backward<T: Float>(
+    plan: &Plan,
+    xs: &[T],
+    weights: [Weights<'_, T>; 2],
+    saved: &[Saved<T>; 2],
+    states: &[T],
+    d_states: &[T],
+    with_inputs: bool,
+) -> (Option<Vec<T>>, Vec<T>) {
+    let (hidden, input) = (weights[0].hidden, weights[0].input());
+    let mut d_flat = vec![T::zero(); 2 * 4 * hidden * (input + hidden + 1)];
+    let (d_first, d_second) = d_flat.split_at_mut(4 * hidden * (input + hidden + 1));
+    let work = |direction: usize, d_weights: &mut [T]| {
+        let padded = Padded { states, d_states, direction };
+        run_backward(plan, xs, weights[direction], &saved[direction], padded, d_weights, with_inputs)
+    };
+    let (d_packed0, d_packed1) = join(|| work(0, d_first), || work(1, d_second));
+    let d_xs = with_inputs.then(|| {
+        let mut d_xs = vec![T::zero(); plan.padded_rows * input];
+        for (rows, d_packed) in plan.rows.iter().zip([&d_packed0, &d_packed1]) {
+            for (&row, d_packed) in rows.iter().zip(d_packed.chunks_exact(input)) {
+                add(&mut d_xs[row * input..(row + 1) * input], d_packed);
+            }
+        }
+        d_xs
+    });
+    (d_xs, d_flat)
+}
+
+/// The layer's outputs and their gradients, `(padded rows, 2 · hidden)`.
+#[derive(Clone, Copy)]
+struct Padded<'a, T> {
+    states: &'a [T],
+    d_states: &'a [T],
+    direction: usize,
+}
+
+fn run_backward<T: Float>(
+    plan: &Plan,
+    xs: &[T],
+    weights: Weights<'_, T>,
+    saved: &Saved<T>,
+    padded: Padded<'_, T>,
+    d_weights: &mut [T],
+    with_inputs: bool,
+) -> Vec<T> {
+    let (hidden, input, total, alive) = (weights.hidden, weights.input(), plan.total(), plan.alive());
+    let rows = &plan.rows[padded.direction];
+    let own = |row: usize| (2 * row + padded.direction) * hidden..(2 * row + padded.direction + 1) * hidden;
+    let mut d_gates = vec![T::zero(); total * 4 * hidden];
+    // Sequences that end at a step start from the zeros that are still there.
+    let (mut d_state, mut d_cell) = (vec![T::zero(); alive * hidden], vec![T::zero(); alive * hidden]);
+    let origin = vec![T::zero(); hidden];
+    for step in (0..plan.steps()).rev() {
+        let at = plan.step(step);
+        for (idx, row) in at.clone().enumerate() {
+            let past_cell = match step {
+                0 => &origin,
+                _ => &saved.cells[(plan.step(step - 1).start + idx) * hidden..],
+            };
+            let (d_state, d_cell) = (&d_state[idx * hidden..], &mut d_cell[idx * hidden..(idx + 1) * hidden]);
+            cell_backward(
+                &saved.gates[row * 4 * hidden..],
+                past_cell,
+                &saved.cells[row * hidden..],
+                &padded.d_states[own(rows[row])],
+                d_state,
+                d_cell,
+                &mut d_gates[row * 4 * hidden..],
+            );
+        }
+        if step > 0 {
+            let d_gates = &d_gates[at.start * 4 * hidden..at.end * 4 * hidden];
+            let d_state = &mut d_state[..at.len() * hidden];
+            d_state.fill(T::zero());
+            add_product(d_state, d_gates, weights.hh, at.len(), hidden, 4 * hidden);
+        }
+    }
+    let (d_ih, rest) = d_weights.split_at_mut(4 * hidden * input);
+    let (d_hh, d_bias) = rest.split_at_mut(4 * hidden * hidden);
+    let packed = gather(xs, input, rows);
+    let gates = Matrix::new(&d_gates, total, 4 * hidden, 4 * hidden);
+    let inputs = Matrix::new(&packed, total, input, input);
+    matmul(MatrixMut::new(d_ih, 4 * hidden, input, input), T::one(), gates.t(), inputs, threads());
+    let mut past_states: Vec<T> = Vec::with_capacity((total - alive) * hidden);
+    for step in 1..plan.steps() {
+        let before = plan.step(step - 1).start;
+        for &row in &rows[before..before + plan.step(step).len()] {
+            past_states.extend_from_slice(&padded.states[own(row)]);
+        }
+    }
+    let later = Matrix::new(&d_gates[alive * 4 * hidden..], total - alive, 4 * hidden, 4 * hidden);
+    let past = Matrix::new(&past_states, total - alive, hidden, hidden);
+    matmul(MatrixMut::new(d_hh, 4 * hidden, hidden, hidden), T::one(), later.t(), past, threads());
+    d_bias.copy_from_slice(&column_sums(&d_gates, 4 * hidden));
+    if !with_inputs {
+        return Vec::new();
+    }
+    let mut d_packed = packed; // the inputs are not needed any more
+    matmul(MatrixMut::new(&mut d_packed, total, input, input), T::one(), gates, weights.ih(), threads());
+    d_packed
+}
+
+/// Activates the gates in place and makes the new cell and state.
+#[inline(always)]
+fn cell<T: Float>(gates: &mut [T], past_cell: &[T], cell: &mut [T], state: &mut [T]) {
+    let hidden = state.len();
+    let (i, rest) = gates.split_at_mut(hidden);
+    let (f, rest) = rest.split_at_mut(hidden);
+    let (g, o) = rest.split_at_mut(hidden);
+    let (o, past_cell, cell) = (&mut o[..hidden], &past_cell[..hidden], &mut cell[..hidden]);
+    for j in 0..hidden {
+        i[j] = i[j].sigmoid();
+        f[j] = f[j].sigmoid();
+        g[j] = g[j].tanh();
+        o[j] = o[j].sigmoid();
+        cell[j] = f[j] * past_cell[j] + i[j] * g[j];
+        state[j] = o[j] * cell[j].tanh();
+    }
+}
+
+/// Writes the gradients of the gates before their activations; turns `d_cell` into the gradient of the past cell.
+#[inline(always)]
+fn cell_backward<T: Float>(
+    gates: &[T],
+    past_cell: &[T],
+    cell: &[T],
+    d_out: &[T],
+    d_state: &[T],
+    d_cell: &mut [T],
+    d_gates: &mut [T],
+) {
+    let hidden = d_cell.len();
+    let (i, rest) = gates.split_at(hidden);
+    let (f, rest) = rest.split_at(hidden);
+    let (g, o) = (&rest[..hidden], &rest[hidden..2 * hidden]);
+    let (d_i, rest) = d_gates.split_at_mut(hidden);
+    let (d_f, rest) = rest.split_at_mut(hidden);
+    let (d_g, rest) = rest.split_at_mut(hidden);
+    let d_o = &mut rest[..hidden];
+    let (past_cell, cell, d_out, d_state) = (&past_cell[..hidden], &cell[..hidden], &d_out[..hidden], &d_state[..hidden]);
+    let one = T::one();
+    for j in 0..hidden {
+        let tanh = cell[j].tanh();
+        let d_h = d_out[j] + d_state[j];
+        let d_c = d_cell[j] + d_h * o[j] * (one - tanh * tanh);
+        d_o[j] = d_h * tanh * o[j] * (one - o[j]);
+        d_i[j] = d_c * g[j] * i[j] * (one - i[j]);
+        d_g[j] = d_c * i[j] * (one - g[j] * g[j]);
+        d_f[j] = d_c * past_cell[j] * f[j] * (one - f[j]);
+        d_cell[j] = d_c * f[j];
+    }
+}
+
+/// `out += lhs · rhs` with sizes `(rows, cols)`, `(rows, inner)`, `(inner, cols)`.
+fn add_product<T: Float>(out: &mut [T], lhs: &[T], rhs: &[T], rows: usize, cols: usize, inner: usize) {
+    if rows > FEW {
+        let (lhs, rhs) = (Matrix::new(lhs, rows, inner, inner), Matrix::new(rhs, inner, cols, cols));
+        return matmul_add(MatrixMut::new(out, rows, cols, cols), T::one(), lhs, rhs, Threads::One);
+    }
+    for (out, lhs) in out.chunks_exact_mut(cols).zip(lhs.chunks_exact(inner)) {
+        // Four rows at a time: a quarter of the passes over `out`. `inner` is 4 · hidden, or hidden.
+        let (fours, rest) = lhs.split_at(inner / 4 * 4);
+        for (x, w) in fours.chunks_exact(4).zip(rhs.chunks_exact(4 * cols)) {
+            let (w0, w) = w.split_at(cols);
+            let (w1, w) = w.split_at(cols);
+            let (w2, w3) = w.split_at(cols);
+            for j in 0..cols {
+                out[j] += x[0] * w0[j] + x[1] * w1[j] + x[2] * w2[j] + x[3] * w3[j];
+            }
+        }
+        for (&x, w) in rest.iter().zip(rhs[inner / 4 * 4 * cols..].chunks_exact(cols)) {
+            for (out, &w) in out.iter_mut().zip(w) {
+                *out += x * w;
+            }
+        }
+    }
+}
+
+fn gather<T: Float>(values: &[T], width: usize, rows: &[usize]) -> Vec<T> {
+    let mut packed = Vec::with_capacity(rows.len() * width);
+    for &row in rows {
+        packed.extend_from_slice(&values[row * width..(row + 1) * width]);
+    }
+    packed
+}
+
+/// `(cols, rows)` from `(rows, cols)`, in blocks that fit the cache's lines.
+fn transpose<T: Float>(values: &[T], rows: usize, cols: usize) -> Vec<T> {
+    const BLOCK: usize = 16;
+    let mut transposed = vec![T::zero(); values.len()];
+    for first in (0..rows).step_by(BLOCK) {
+        let last = (first + BLOCK).min(rows);
+        for col in 0..cols {
+            for (row, out) in (first..last).zip(&mut transposed[col * rows + first..col * rows + last]) {
+                *out = values[row * cols + col];
+            }
+        }
+    }
+    transposed
+}
+
+fn add<T: Float>(sums: &mut [T], values: &[T]) {
+    for (sum, &value) in sums.iter_mut().zip(values) {
+        *sum += value;
+    }
+}

@@ -1,0 +1,228 @@
+//! One bidirectional LSTM layer over sequences of different lengths.
+//!
+//! Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000, in PyTorch's form, for each direction
+//!
+//! ```text
+//! i, f, g, o = split(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
+//! c_t = σ(f) · c_{t-1} + σ(i) · tanh(g)        h_t = σ(o) · tanh(c_t)
+//! ```
+//!
+//! from zero states, the second direction from each sequence's last token to its first. What stands behind a
+//! sequence's end is not read, its outputs are exactly 0 and no gradient comes from it: the semantics of
+//! PyTorch's packed sequences.
+//!
+//! On the CPU in f32 and f64 this is one fused op with an analytic backward pass. Sequences are sorted by length, so a time
+//! step multiplies only the rows that are still alive; the two directions are two tasks. It keeps gates
+//! and cells for the backward pass only if an argument is tracked. On other devices, and in other
+//! dtypes, the same is composed of Candle's ops: right, but a dozen kernels per time step.
+
+mod composed;
+mod kernel;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+
+use self::kernel::{Saved, Weights};
+use self::plan::Plan;
+use super::cpu::{Float, for_float, has_kernel, slice, tensor, values};
+
+/// Weights of one direction of one layer; the gates stand in the order i, f, g, o.
+#[derive(Debug, Clone)]
+pub struct LstmWeights {
+    /// `(4 · hidden, input)`.
+    pub weight_ih: Tensor,
+    /// `(4 · hidden, hidden)`.
+    pub weight_hh: Tensor,
+    /// `(4 · hidden,)`.
+    pub bias_ih: Tensor,
+    /// `(4 · hidden,)`.
+    pub bias_hh: Tensor,
+}
+
+impl LstmWeights {
+    fn tensors(&self) -> [&Tensor; 4] {
+        [&self.weight_ih, &self.weight_hh, &self.bias_ih, &self.bias_hh]
+    }
+
+    fn check(&self, input: usize) -> Result<usize> {
+        let (gates, hidden) = self.weight_hh.dims2()?;
+        let expected: [&[usize]; 4] = [&[4 * hidden, input], &[4 * hidden, hidden], &[4 * hidden], &[4 * hidden]];
+        let found = self.tensors().map(Tensor::dims);
+        if gates != 4 * hidden || found != expected {
+            bail!("expected lstm weights of shapes {expected:?}, found {found:?}");
+        }
+        Ok(hidden)
+    }
+}
+
+/// Both directions of a layer, `(batch, len, 2 · hidden)`: the left-to-right states first.
+///
+/// # Shapes
+/// - `xs`: `(batch, len, input)` float
+/// - `lengths`: tokens of each sequence, `batch` of them, 0 to `len`
+/// - differentiable in `xs` and all weights
+///
+/// # Errors
+/// If shapes do not fit, or a length is above `len`.
+pub fn bidirectional(
+    xs: &Tensor,
+    lengths: &[usize],
+    left_to_right: &LstmWeights,
+    right_to_left: &LstmWeights,
+) -> Result<Tensor> {
+    let (batch, len, input) = xs.dims3()?;
+    let hidden = left_to_right.check(input)?;
+    if right_to_left.check(input)? != hidden {
+        bail!("the directions of an lstm have different hidden sizes");
+    }
+    if lengths.len() != batch {
+        bail!("expected the lengths of {batch} sequences, found {}", lengths.len());
+    }
+    if let Some(sequence) = lengths.iter().position(|&length| length > len) {
+        bail!("sequence {sequence} has length {}, expected at most {len}", lengths[sequence]);
+    }
+    let directions = [left_to_right, right_to_left];
+    if !has_kernel(xs) {
+        return composed::bidirectional(xs, lengths, directions);
+    }
+    let xs = xs.contiguous()?;
+    let plan = Plan::new(lengths, len);
+    let tracked = xs.track_op() || directions.iter().any(|weights| weights.tensors().iter().any(|w| w.track_op()));
+    if tracked {
+        // A custom op takes three tensors at most, so the weights travel as one.
+        let mut flat = Vec::with_capacity(6);
+        for weights in directions {
+            flat.push(weights.weight_ih.flatten_all()?);
+            flat.push(weights.weight_hh.flatten_all()?);
+            flat.push((&weights.bias_ih + &weights.bias_hh)?);
+        }
+        xs.apply_op2(&Tensor::cat(&flat, 0)?, Layer { plan, input, hidden, saved: Mutex::new(SavedFor::Nothing) })
+    } else {
+        for_float!(xs.dtype(), T => infer::<T>(&xs, &plan, directions, hidden))
+    }
+}
+
+/// The forward pass alone, from the weights where they are.
+fn infer<T: Float>(xs: &Tensor, plan: &Plan, directions: [&LstmWeights; 2], hidden: usize) -> Result<Tensor> {
+    let (batch, len, _) = xs.dims3()?;
+    let [(ih0, hh0, bias0), (ih1, hh1, bias1)] = [directions[0], directions[1]].map(|weights| {
+        let bias = &weights.bias_ih + &weights.bias_hh;
+        (weights.weight_ih.contiguous(), weights.weight_hh.contiguous(), bias)
+    });
+    let tensors = [ih0?, hh0?, bias0?, ih1?, hh1?, bias1?];
+    let [ih0, hh0, bias0, ih1, hh1, bias1] = &tensors;
+    let (ih0, hh0, bias0) = (values::<T>(ih0)?, values::<T>(hh0)?, values::<T>(bias0)?);
+    let (ih1, hh1, bias1) = (values::<T>(ih1)?, values::<T>(hh1)?, values::<T>(bias1)?);
+    let weights = [
+        Weights { ih: &ih0, hh: &hh0, bias: &bias0, hidden },
+        Weights { ih: &ih1, hh: &hh1, bias: &bias1, hidden },
+    ];
+    let (out, _) = kernel::forward(plan, &values::<T>(xs)?, weights);
+    tensor(out, (batch, len, 2 * hidden))
+}
+
+/// What the forward pass keeps, in the dtype it ran in.
+enum SavedFor {
+    Nothing,
+    F32([Saved<f32>; 2]),
+    F64([Saved<f64>; 2]),
+}
+
+/// Floats whose saved values an op can hold.
+trait Keep: Float {
+    fn keep(saved: [Saved<Self>; 2]) -> SavedFor;
+    fn kept(saved: &SavedFor) -> Option<&[Saved<Self>; 2]>;
+}
+
+impl Keep for f32 {
+    fn keep(saved: [Saved<Self>; 2]) -> SavedFor {
+        SavedFor::F32(saved)
+    }
+
+    fn kept(saved: &SavedFor) -> Option<&[Saved<Self>; 2]> {
+        if let SavedFor::F32(saved) = saved { Some(saved) } else { None }
+    }
+}
+
+impl Keep for f64 {
+    fn keep(saved: [Saved<Self>; 2]) -> SavedFor {
+        SavedFor::F64(saved)
+    }
+
+    fn kept(saved: &SavedFor) -> Option<&[Saved<Self>; 2]> {
+        if let SavedFor::F64(saved) = saved { Some(saved) } else { None }
+    }
+}
+
+/// `(xs, weights)` → states, where `weights` is `W_ih, W_hh, b` of both directions, flattened, one after another.
+struct Layer {
+    plan: Plan,
+    input: usize,
+    hidden: usize,
+    saved: Mutex<SavedFor>,
+}
+
+impl Layer {
+    fn weights<'a, T>(&self, flat: &'a [T]) -> [Weights<'a, T>; 2] {
+        let (ih, hh) = (4 * self.hidden * self.input, 4 * self.hidden * self.hidden);
+        let (first, second) = flat.split_at(flat.len() / 2);
+        [first, second].map(|flat| Weights {
+            ih: &flat[..ih],
+            hh: &flat[ih..ih + hh],
+            bias: &flat[ih + hh..],
+            hidden: self.hidden,
+        })
+    }
+
+    fn forward<T: Keep>(&self, xs: &[T], flat: &[T]) -> CpuStorage {
+        let (out, saved) = kernel::forward(&self.plan, xs, self.weights(flat));
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = T::keep(saved);
+        T::to_cpu_storage_owned(out)
+    }
+
+    fn backward<T: Keep>(
+        &self,
+        xs: &Tensor,
+        flat: &Tensor,
+        result: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(saved) = T::kept(&saved) else { bail!("the lstm has no saved forward pass") };
+        let gradient = gradient.contiguous()?;
+        let (d_xs, d_flat) = {
+            let (x, w) = (values::<T>(xs)?, values::<T>(flat)?);
+            let (states, d) = (values::<T>(result)?, values::<T>(&gradient)?);
+            kernel::backward(&self.plan, &x, self.weights(&w), saved, &states, &d, xs.track_op())
+        };
+        let d_xs = d_xs.map(|d_xs| tensor(d_xs, xs.shape())).transpose()?;
+        Ok((d_xs, Some(tensor(d_flat, flat.shape())?)))
+    }
+}
+
+impl CustomOp2 for Layer {
+    fn name(&self) -> &'static str {
+        "bidirectional-lstm"
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (batch, len, _) = l1.shape().dims3()?;
+        let out = for_float!(s1.dtype(), T => self.forward::<T>(slice(s1, l1)?, slice(s2, l2)?));
+        Ok((out, Shape::from((batch, len, 2 * self.hidden))))
+    }
+
+    fn bwd(
+        &self,
+        xs: &Tensor,
+        flat: &Tensor,
+        result: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        for_float!(xs.dtype(), T => self.backward::<T>(xs, flat, result, gradient))
+    }
+}

@@ -1,0 +1,142 @@
+//! Gradients of the operations against central differences, on contiguous and other inputs, and their bytes on one,
+//! two and four threads.
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use kd_core::model::Mode;
+use kd_core::ops;
+use kd_core::testing::{check_gradient, check_gradients, random};
+
+const TOLERANCE: f64 = 1e-7;
+
+fn mask(rows: &[&[u8]]) -> Tensor {
+    Tensor::from_vec(rows.concat(), (rows.len(), rows[0].len()), &Device::Cpu).unwrap()
+}
+
+/// Checks `f` on `x`, on `x` made of a transposed tensor, and on a part of a larger one; the output is transposed
+/// too, so that the gradient arrives with strides.
+fn check_all_layouts(f: impl Fn(&Tensor) -> Result<Tensor>, x: &Tensor) {
+    let last = x.rank() - 1;
+    check_gradient(&f, x, TOLERANCE).unwrap();
+    let swapped = x.transpose(0, last).unwrap().contiguous().unwrap();
+    check_gradient(|x| f(&x.transpose(0, last)?), &swapped, TOLERANCE).unwrap();
+    let wide = Tensor::cat(&[x, x], last).unwrap();
+    let width = x.dim(last).unwrap();
+    check_gradient(|x| f(&x.narrow(last, 1, width)?), &wide, TOLERANCE).unwrap();
+    check_gradient(|x| f(x)?.transpose(0, 1)?.exp(), x, TOLERANCE).unwrap();
+}
+
+#[test]
+fn linear() {
+    let (weight, bias) = (random(2, (4, 3)).unwrap(), random(3, 4).unwrap());
+    for bias in [None, Some(&bias)] {
+        check_all_layouts(|x| ops::linear(x, &weight, bias), &random(1, (2, 5, 3)).unwrap());
+        check_all_layouts(|x| ops::linear(x, &weight, bias), &random(1, (5, 3)).unwrap());
+    }
+    let inputs = [random(1, (2, 5, 3)).unwrap(), weight, bias];
+    check_gradients(|x| ops::linear(&x[0], &x[1], Some(&x[2])), &inputs, TOLERANCE).unwrap();
+    // A transposed weight, and one tensor as both.
+    check_gradient(|x| ops::linear(x, &x.t()?.contiguous()?.t()?, None), &random(4, (3, 3)).unwrap(), TOLERANCE).unwrap();
+}
+
+#[test]
+fn layer_norm() {
+    let inputs = [random(1, (2, 3, 6)).unwrap(), random(2, 6).unwrap(), random(3, 6).unwrap()];
+    check_all_layouts(|x| ops::layer_norm(x, &inputs[1], &inputs[2], 1e-3), &inputs[0]);
+    check_gradients(|x| ops::layer_norm(&x[0], &x[1], &x[2], 1e-3), &inputs, TOLERANCE).unwrap();
+    check_gradient(|x| ops::layer_norm(&inputs[0], &x.narrow(0, 1, 6)?, &inputs[2], 1e-3), &random(4, 8).unwrap(), TOLERANCE)
+        .unwrap();
+}
+
+#[test]
+fn softmax_and_log_softmax() {
+    for shape in [vec![3, 2], vec![2, 3, 20]] {
+        let x = (random(1, shape).unwrap() * 3.0).unwrap();
+        check_all_layouts(ops::softmax, &x);
+        check_all_layouts(ops::log_softmax, &x);
+    }
+}
+
+#[test]
+fn gelu() {
+    check_all_layouts(ops::gelu, &(random(1, (4, 9)).unwrap() * 4.0).unwrap());
+}
+
+#[test]
+fn dropout() {
+    check_all_layouts(|x| ops::dropout(x, 0.4, Mode::Train { seed: 3 }), &random(1, (4, 9)).unwrap());
+}
+
+#[test]
+fn embedding() {
+    let ids = Tensor::new(&[[2u32, 0, 2], [1, 2, 0]], &Device::Cpu).unwrap();
+    check_all_layouts(|table| ops::embedding(table, &ids), &random(1, (4, 3)).unwrap());
+    check_gradient(|table| ops::embedding(table, &ids.t()?), &random(1, (4, 3)).unwrap(), TOLERANCE).unwrap();
+}
+
+#[test]
+fn attention() {
+    let mask = mask(&[&[1, 1, 1, 1], &[1, 1, 0, 0], &[0, 1, 0, 1]]);
+    let inputs = [1, 2, 3].map(|seed| (random(seed, (3, 4, 6)).unwrap() * 2.0).unwrap());
+    for (heads, p) in [(1, 0.0), (3, 0.0), (2, 0.3)] {
+        let mode = Mode::Train { seed: 8 };
+        let run = |q: &Tensor, k: &Tensor, v: &Tensor| ops::attention(q, k, v, heads, &mask, p, mode);
+        check_gradients(|x| run(&x[0], &x[1], &x[2]), &inputs, TOLERANCE).unwrap();
+        check_all_layouts(|q| run(q, &inputs[1], &inputs[2]), &inputs[0]);
+        // Self-attention of one tensor three times, as a layer without projections would do.
+        check_all_layouts(|x| run(x, x, x), &inputs[1]);
+    }
+}
+
+/// All bytes that a function makes of variables: its output and the gradients.
+fn bytes(f: &dyn Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Tensor]) -> Vec<u32> {
+    let variables: Vec<Var> = inputs.iter().map(|input| Var::from_tensor(input).unwrap()).collect();
+    let tensors: Vec<Tensor> = variables.iter().map(|variable| variable.as_tensor().clone()).collect();
+    let y = f(&tensors).unwrap();
+    let weights = random(99, y.shape()).unwrap().to_dtype(DType::F32).unwrap();
+    let gradients = (&y * weights).unwrap().sum_all().unwrap().backward().unwrap();
+    let mut bytes = Vec::new();
+    for tensor in std::iter::once(&y).chain(variables.iter().map(|variable| gradients.get(variable).unwrap())) {
+        bytes.extend(tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits));
+    }
+    bytes
+}
+
+#[test]
+fn the_number_of_threads_changes_no_byte() {
+    type Function = Box<dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync>;
+    let f32s = |seed, shape: &[usize]| random(seed, shape).unwrap().to_dtype(DType::F32).unwrap();
+    let mode = Mode::Train { seed: 5 };
+    let mask = {
+        let values: Vec<u8> = (0..7 * 45).map(|idx| u8::from(idx % 45 < 45 - 6 * (idx / 45))).collect();
+        Tensor::from_vec(values, (7, 45), &Device::Cpu).unwrap()
+    };
+    let ids = Tensor::arange(0u32, 900, &Device::Cpu).unwrap();
+    let cases: Vec<(&str, Vec<Tensor>, Function)> = vec![
+        (
+            "linear",
+            vec![f32s(1, &[7, 45, 130]), f32s(2, &[300, 130]), f32s(3, &[300])],
+            Box::new(|x| ops::linear(&x[0], &x[1], Some(&x[2]))),
+        ),
+        (
+            "layer_norm",
+            vec![f32s(1, &[700, 130]), f32s(2, &[130]), f32s(3, &[130])],
+            Box::new(|x| ops::layer_norm(&x[0], &x[1], &x[2], 1e-5)),
+        ),
+        ("softmax", vec![f32s(1, &[3000, 33])], Box::new(|x| ops::softmax(&x[0]))),
+        ("log_softmax", vec![f32s(1, &[3000, 33])], Box::new(|x| ops::log_softmax(&x[0]))),
+        ("gelu", vec![f32s(1, &[301, 333])], Box::new(|x| ops::gelu(&x[0]))),
+        ("dropout", vec![f32s(1, &[301, 333])], Box::new(move |x| ops::dropout(&x[0], 0.1, mode))),
+        ("embedding", vec![f32s(1, &[1000, 65])], Box::new(move |x| ops::embedding(&x[0], &ids))),
+        (
+            "attention",
+            [1, 2, 3].map(|seed| f32s(seed, &[7, 45, 96])).to_vec(),
+            Box::new(move |x| ops::attention(&x[0], &x[1], &x[2], 4, &mask, 0.1, mode)),
+        ),
+    ];
+    let pools = [1, 2, 4].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap());
+    for (name, inputs, f) in &cases {
+        let [one, two, four] = pools.each_ref().map(|pool| pool.install(|| bytes(f, inputs)));
+        assert!(one == two && one == four, "{name}");
+        assert!(one.iter().any(|&bits| bits != 0), "{name}");
+    }
+}

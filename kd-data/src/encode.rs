@@ -1,0 +1,53 @@
+//! From words to the tensors of a model.
+//!
+//! | encoder                          | for                               | rows                          |
+//! |----------------------------------|-----------------------------------|-------------------------------|
+//! | [`WordPieces`] → [`EncodedWords`]| pretrained encoders, tagging      | the first piece of every word |
+//! | [`WordPieces`] → [`EncodedTexts`]| pretrained encoders, classes      | one per text or pair          |
+//! | [`WordsAndChars`] → [`EncodedWordsAndChars`] | small taggers         | every word                    |
+//!
+//! A data set is encoded once; [`Encode::collate`] then makes batches of it. The rows of a batch stand in the order of
+//! the examples and, within one, of its words, whatever the encoder: outputs of a word-piece teacher and a
+//! word-and-character student fit row by row. Nothing is cut silently: each encoder says what it does with long input.
+
+mod pieces;
+mod texts;
+mod words;
+mod words_and_chars;
+
+use candle_core::{Result, bail};
+use kd_core::batch::Tokens;
+
+pub use pieces::{PieceSentence, PieceText, WordPieces};
+pub use texts::EncodedTexts;
+pub use words::EncodedWords;
+pub use words_and_chars::{DEFAULT_MAX_CHARS, EncodedWordsAndChars, WordsAndChars};
+
+/// An encoded data set. An example's id is its position.
+///
+/// Implementors keep the rows of [`Encode::collate`] in the order of `examples`, [`Encode::rows`] of each.
+pub trait Encode {
+    /// The model's input for these examples, padded, on the device of the encoded set.
+    ///
+    /// # Errors
+    /// If there is no example of an id, or none is asked for.
+    fn collate(&self, examples: &[usize]) -> Result<Tokens>;
+
+    /// Number of tokens of each example, for batches of similar lengths ([`crate::batches`]).
+    fn lengths(&self) -> &[usize];
+
+    /// Number of rows of each example.
+    fn rows(&self) -> &[usize];
+}
+
+/// The items of these ids, or an error that names the id there is none of.
+fn pick<'a, T>(items: &'a [T], examples: &[usize]) -> Result<Vec<&'a T>> {
+    if examples.is_empty() {
+        bail!("collate: expected at least one example, found none");
+    }
+    let item = |&example: &usize| match items.get(example) {
+        Some(item) => Ok(item),
+        None => bail!("collate: expected example ids below {}, found {example}", items.len()),
+    };
+    examples.iter().map(item).collect()
+}

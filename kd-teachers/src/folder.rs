@@ -1,0 +1,137 @@
+//! From files to a model and back: what [`crate::heads`]'s two models share.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use kd_core::variables::Variables;
+use serde_json::{Value, json};
+
+use crate::checkpoint::{Checkpoint, HEAD, Part, encode};
+use crate::config::{EncoderConfig, Family};
+use crate::error::{Error, Result};
+use crate::heads::{HeadOptions, Pooling};
+use crate::hub::ModelFiles;
+use crate::save::write_folder;
+
+/// The key of config.json that says how a [`crate::heads::SequenceClassifier`] pools; transformers ignores it.
+const POOLING: &str = "kd_pooling";
+
+/// Which model a folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Tagger,
+    Classifier(Pooling),
+}
+
+/// The configuration with the options in it, after all of them are checked.
+pub(crate) fn apply(config: &EncoderConfig, classes: &[String], options: &HeadOptions) -> Result<EncoderConfig> {
+    let wrong = |message: String| Err(Error::Argument(message));
+    if classes.is_empty() {
+        return wrong("expected the names of the classes, found none".into());
+    }
+    if let Some((idx, name)) = classes.iter().enumerate().find(|(idx, name)| classes[..*idx].contains(name)) {
+        return wrong(format!("class {idx} is called `{name}`, and so is one before it"));
+    }
+    let layers = options.layers.unwrap_or(config.layers);
+    if !(1..=config.layers).contains(&layers) {
+        return wrong(format!("expected 1 to {} layers, as many as the checkpoint has, found {layers}", config.layers));
+    }
+    if let Some(p) = options.head_dropout.filter(|p| !(0.0..1.0).contains(p)) {
+        return wrong(format!("expected a head dropout from 0 to below 1, found {p}"));
+    }
+    Ok(EncoderConfig {
+        layers,
+        classifier_dropout: options.head_dropout.or(config.classifier_dropout),
+        classes: Some(classes.to_vec()),
+        ..config.clone()
+    })
+}
+
+/// A pretrained encoder under a new head.
+pub(crate) fn pretrained<M>(
+    files: &ModelFiles,
+    seed: u64,
+    device: &Device,
+    options: &HeadOptions,
+    new: impl FnOnce(&EncoderConfig, &Variables) -> Result<M>,
+) -> Result<(M, Variables)> {
+    let config = EncoderConfig::read(&files.config)?;
+    let variables = Variables::new(seed, DType::F32, device);
+    let model = new(&config, &variables)?;
+    let checkpoint = Checkpoint::read(&files.weights, config.family)?;
+    let left_out = options.layers.unwrap_or(config.layers)..config.layers;
+    checkpoint.load_into(&variables.named(), Part::Encoder, left_out)?;
+    Ok((model, variables))
+}
+
+/// An encoder and its head, as they were saved.
+pub(crate) fn fine_tuned<M>(
+    files: &ModelFiles,
+    device: &Device,
+    new: impl FnOnce(Kind, &EncoderConfig, &[String], &Variables) -> Result<M>,
+) -> Result<(M, Variables)> {
+    let path = &files.config;
+    let config = EncoderConfig::read(path)?;
+    let kind = kind(path)?;
+    let classes = config.classes.clone().ok_or_else(|| {
+        Error::config(
+            path,
+            "expected `id2label`, the names of the head's classes, found none: is the model fine-tuned?",
+        )
+    })?;
+    let variables = Variables::new(0, DType::F32, device);
+    let model = new(kind, &config, &classes, &variables)?;
+    Checkpoint::read(&files.weights, config.family)?.load_into(&variables.named(), Part::Whole, 0..0)?;
+    Ok((model, variables))
+}
+
+/// The kind of model that a config.json describes.
+fn kind(path: &Path) -> Result<Kind> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, &source))?;
+    let value: Value = serde_json::from_str(&text).map_err(|source| Error::config(path, source.to_string()))?;
+    if let Some(pooling) = value.get(POOLING) {
+        let known = Pooling::ALL.into_iter().find(|known| pooling.as_str() == Some(known.name()));
+        let expected = || Error::config(path, format!("`{POOLING}`: expected \"cls\" or \"mean\", found {pooling}"));
+        return Ok(Kind::Classifier(known.ok_or_else(expected)?));
+    }
+    let architecture = value.pointer("/architectures/0").and_then(Value::as_str).unwrap_or("none");
+    if architecture.ends_with("ForTokenClassification") {
+        return Ok(Kind::Tagger);
+    }
+    let message = format!("`architectures`: expected a *ForTokenClassification, or `{POOLING}`; found {architecture}");
+    Err(Error::config(path, message))
+}
+
+/// Writes a folder that [`fine_tuned`] and, for a tagger, transformers read.
+pub(crate) fn save(
+    config: &EncoderConfig,
+    classes: &[String],
+    kind: Kind,
+    variables: &Variables,
+    tokenizer: &Path,
+    folder: &Path,
+) -> Result<()> {
+    let model = match config.family {
+        Family::Bert => "Bert",
+        Family::DistilBert => "DistilBert",
+    };
+    let config_json = match kind {
+        Kind::Tagger => config.to_json(&format!("{model}ForTokenClassification"), classes),
+        Kind::Classifier(pooling) => {
+            let mut value = config.to_json(&format!("{model}Model"), classes);
+            value[POOLING] = json!(pooling.name());
+            value
+        }
+    };
+    let prefix = config.family.model_type();
+    let prefixed = |name: String| if name.starts_with(HEAD) { name } else { format!("{prefix}.{name}") };
+    let tensors: BTreeMap<String, Tensor> =
+        variables.tensors().into_iter().map(|(name, tensor)| (prefixed(name), tensor)).collect();
+    let files = [
+        ("config.json", format!("{config_json:#}\n").into_bytes()),
+        ("tokenizer.json", std::fs::read(tokenizer).map_err(|source| Error::io(tokenizer, &source))?),
+        ("model.safetensors", encode(&tensors, &folder.join("model.safetensors"))?),
+    ];
+    write_folder(folder, &files)
+}
