@@ -14,11 +14,22 @@ pub struct Curve {
     pub points: Vec<(f64, f64, f64)>,
 }
 
+/// What stands around a plot.
+#[derive(Debug, Clone, Copy)]
+pub struct Titles<'a> {
+    /// Above it.
+    pub title: &'a str,
+    /// Below the x axis, which is logarithmic.
+    pub x: &'a str,
+    /// Beside the y axis.
+    pub y: &'a str,
+}
+
 /// Draws `curves` over a logarithmic x axis and writes the SVG to `path`; the bars are ± one standard deviation.
 ///
 /// # Errors
 /// If there is no point, an x is not positive, or the file cannot be written.
-pub fn curves(path: &Path, title: &str, x_title: &str, y_title: &str, curves: &[Curve]) -> Result<()> {
+pub fn curves(path: &Path, titles: Titles<'_>, curves: &[Curve]) -> Result<()> {
     let points = || curves.iter().flat_map(|curve| &curve.points);
     let fold = |values: &mut dyn Iterator<Item = f64>| {
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)))
@@ -34,7 +45,7 @@ pub fn curves(path: &Path, title: &str, x_title: &str, y_title: &str, curves: &[
         let area = SVGBackend::with_string(&mut svg, (760, 480)).into_drawing_area();
         area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&area)
-            .caption(title, ("sans-serif", 18))
+            .caption(titles.title, ("sans-serif", 18))
             .margin(14)
             .x_label_area_size(44)
             .y_label_area_size(58)
@@ -44,8 +55,8 @@ pub fn curves(path: &Path, title: &str, x_title: &str, y_title: &str, curves: &[
             )?;
         chart
             .configure_mesh()
-            .x_desc(x_title)
-            .y_desc(y_title)
+            .x_desc(titles.x)
+            .y_desc(titles.y)
             .y_label_formatter(&|y| format!("{y:.2}"))
             .x_label_formatter(&|x| format!("{x:.0}"))
             .light_line_style(WHITE)
@@ -82,11 +93,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("curve.svg");
         let curve = |name: &str| Curve { name: name.to_string(), points: vec![(150., 0.6, 0.02), (300., 0.7, 0.01)] };
-        curves(&path, "F1 by labels", "labelled sentences", "F1", &[curve("gold"), curve("teacher")]).unwrap();
+        let titles = Titles { title: "F1 by labels", x: "labelled sentences", y: "F1" };
+        curves(&path, titles, &[curve("gold"), curve("teacher")]).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         for part in ["<svg", "gold", "teacher", "labelled sentences"] {
             assert!(svg.contains(part), "{part}");
         }
-        assert!(curves(&path, "", "", "", &[]).unwrap_err().to_string().contains("needs points"));
+        assert!(curves(&path, titles, &[]).unwrap_err().to_string().contains("needs points"));
     }
 }

@@ -122,8 +122,11 @@ mod tests {
     #[test]
     fn calls_take_turns() {
         let order = std::cell::RefCell::new(String::new());
-        let mut first = || Ok(order.borrow_mut().push('a'));
-        let mut second = || Ok(order.borrow_mut().push('b'));
+        let note = |mark| {
+            order.borrow_mut().push(mark);
+            Ok(())
+        };
+        let (mut first, mut second) = (|| note('a'), || note('b'));
         assert_eq!(measure_together(&mut [&mut first, &mut second], 1, 2).unwrap().len(), 2);
         assert_eq!(order.into_inner(), "ababab");
     }

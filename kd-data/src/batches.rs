@@ -3,7 +3,7 @@
 //! [`BatchPlan`] is for training: batch `step` is a function of the step and the seed, so a resumed run sees what an
 //! uninterrupted one would have seen. [`sequential`] is for prediction: every example once, little padding.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::{Device, Tensor, bail};
 use kd_core::variables::mix;
@@ -38,7 +38,7 @@ pub struct BatchPlan {
     seed: u64,
     pool: usize,
     /// The epoch of the last call, for the next is most likely in it.
-    epoch: Mutex<Option<(usize, Arc<Vec<Vec<usize>>>)>>,
+    epoch: Mutex<Option<(usize, Vec<Vec<usize>>)>>,
 }
 
 impl BatchPlan {
@@ -70,7 +70,7 @@ impl BatchPlan {
             _ => {
                 let batches = self.draw_epoch(epoch);
                 let indices = batches[position].clone();
-                *cached = Some((epoch, Arc::new(batches)));
+                *cached = Some((epoch, batches));
                 indices
             }
         }
@@ -227,7 +227,7 @@ mod tests {
             assert!(batch.len() * longest <= 120, "{batch:?}");
         }
         assert!(batches.len() < 60, "{}", batches.len());
-        let results = batches.iter().map(|batch| batch.clone());
+        let results = batches.iter().cloned();
         assert_eq!(restore(&batches, results), (0..103).collect::<Vec<_>>());
         // Longer than the limit: alone. Nothing: no batch.
         assert_eq!(sequential(&[5, 6], 1), [[1], [0]]);

@@ -30,6 +30,34 @@ pub fn draw(n_total: usize, n: usize, seed: u64) -> Result<(Vec<usize>, Vec<usiz
     Ok((labelled, rest))
 }
 
+/// Draws `n` examples of every class to be labelled; returns them and the rest, both in the drawn order.
+///
+/// `labels` holds the class of each example.
+///
+/// ```
+/// let (labelled, rest) = kd_data::sample::draw_per_class(&[0, 1, 0, 1, 1], 2, 1)?;
+/// assert_eq!((labelled.len(), rest.len()), (4, 1));
+/// # Ok::<(), kd_data::Error>(())
+/// ```
+///
+/// # Errors
+/// If a class has fewer than `n` examples; the message names its index.
+pub fn draw_per_class(labels: &[u32], n: usize, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
+    let (order, _) = draw(labels.len(), labels.len(), seed)?;
+    let mut counts = vec![0; labels.iter().max().map_or(0, |&class| class as usize + 1)];
+    let (labelled, rest) = order.into_iter().partition(|&example| {
+        counts[labels[example] as usize] += 1;
+        counts[labels[example] as usize] <= n
+    });
+    match counts.iter().position(|&found| found < n) {
+        Some(class) => {
+            let expected = format!("at least {}", count(n, "example"));
+            Err(Error::argument(format!("draw of class {class}"), expected, counts[class].to_string()))
+        }
+        None => Ok((labelled, rest)),
+    }
+}
+
 /// Fisher and Yates' shuffle, written out so that a seed means the same with every version of `rand`.
 pub(crate) fn shuffle<T>(items: &mut [T], rng: &mut ChaCha8Rng) {
     for idx in 0..items.len().saturating_sub(1) {
@@ -70,6 +98,20 @@ mod tests {
             }
         }
         assert!(counts.iter().all(|&count| count.abs_diff(500) < 97), "{counts:?}");
+    }
+
+    #[test]
+    fn a_draw_per_class_has_as_many_of_each() {
+        let labels = [0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2];
+        let (labelled, rest) = draw_per_class(&labels, 3, 5).unwrap();
+        for class in 0..3 {
+            assert_eq!(labelled.iter().filter(|&&example| labels[example] == class).count(), 3);
+        }
+        let mut all = [labelled, rest].concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..12).collect::<Vec<_>>());
+        let message = draw_per_class(&labels, 4, 5).unwrap_err().to_string();
+        assert_eq!(message, "draw of class 1: expected at least 4 examples, found 3");
     }
 
     #[test]

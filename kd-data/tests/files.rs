@@ -23,7 +23,7 @@ fn the_wnut_excerpt_is_read_whole() {
     let data = wnut();
     // Counted with `grep -c` on lines with and without a tag.
     assert_eq!((data.len(), data.examples.iter().map(|s| s.words.len()).sum::<usize>()), (60, 932));
-    assert_eq!(TagScheme::detect(data.examples.iter().map(|s| &s.tags[..])), Some(TagScheme::Iob2));
+    assert_eq!(TagScheme::detect(data.examples.iter().map(|s| &s.tags[..])), (TagScheme::Iob2, 0));
     let classes = Classes::from_sentences(&data.examples).unwrap();
     assert_eq!((classes.len(), classes.names()[0].as_str()), (12, "O")); // no I-product in the excerpt
     assert!(data.examples.iter().any(|s| s.words.iter().any(|word| word == "😭")));
@@ -42,7 +42,7 @@ fn schemes_come_back_after_a_round() {
     let mut data = original.clone();
     for scheme in [TagScheme::Bioes, TagScheme::Iob1, TagScheme::Iob2] {
         convert_all(&mut data, scheme).unwrap();
-        assert_eq!(TagScheme::detect(data.examples.iter().map(|s| &s.tags[..])), Some(scheme));
+        assert_eq!(TagScheme::detect(data.examples.iter().map(|s| &s.tags[..])), (scheme, 0));
     }
     assert_eq!(data, original);
 }
@@ -56,7 +56,7 @@ fn the_snips_excerpt_is_read_whole() {
     assert_eq!(intents.names().join(" "), expected);
     let slots = data.slots();
     assert_eq!(Classes::from_sentences(&slots.examples).unwrap().encode(&slots).unwrap().len(), 100);
-    assert_eq!(TagScheme::detect(slots.examples.iter().map(|s| &s.tags[..])), Some(TagScheme::Iob2));
+    assert_eq!(TagScheme::detect(slots.examples.iter().map(|s| &s.tags[..])), (TagScheme::Iob2, 0));
 }
 
 #[test]

@@ -109,8 +109,8 @@ fn train(seed: u64, steps: usize, reward: impl Fn(&[f64], &mut ChaCha8Rng) -> f6
 #[test]
 fn the_helpful_teacher_is_chosen_and_the_harmful_one_is_not() -> Result<()> {
     // Teacher 0 adds 1 to the reward, teacher 1 takes 1 away, teacher 2 changes nothing; noise in ±1 on top of an offset.
-    // In 3,000 runs with other seeds no helpful teacher ended below 0.9 and no harmful one above 0.1, so a run
-    // fails by chance with a rate below 0.001 (95 % bound) at these looser limits, 24 runs together below 0.024.
+    // In 3,000 runs with other seeds the helpful teacher ended at 0.925 or above and the harmful one at 0.077 or below,
+    // so a run misses these looser limits by chance with a rate below 0.001 (95 % bound), one of 24 below 0.024.
     for seed in 0..24 {
         let probs = train(seed, 150, |actions, rng| actions[0] - actions[1] - 3.0 + rng.random_range(-1.0..1.0))?;
         assert!(probs[0] > 0.8 && probs[1] < 0.2, "seed {seed}: {probs:?}");
@@ -139,20 +139,5 @@ fn every_variable_of_the_policy_learns() -> Result<()> {
         let values = grads.get(&var).unwrap().flatten_all()?.to_vec1::<f32>()?;
         assert!(values.iter().all(|g| g.is_finite()) && values.iter().any(|&g| g != 0.0), "{name}: {values:?}");
     }
-    Ok(())
-}
-
-#[test]
-fn zz_survey() -> Result<()> {
-    let mut low: Vec<f64> = vec![];
-    let mut high: Vec<f64> = vec![];
-    for seed in 1000..4000 {
-        let probs = train(seed, 150, |actions, rng| actions[0] - actions[1] - 3.0 + rng.random_range(-1.0..1.0))?;
-        low.push(probs[0]);
-        high.push(probs[1]);
-    }
-    low.sort_by(f64::total_cmp);
-    high.sort_by(f64::total_cmp);
-    println!("SURVEY low {:?} high {:?}", &low[..5], &high[high.len() - 5..]);
     Ok(())
 }

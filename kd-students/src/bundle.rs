@@ -196,6 +196,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
     folder::replace(to, |new| {
         for name in [CONFIG, WORDS, CHARACTERS, WEIGHTS] {
             std::fs::copy(from.join(name), new.join(name)).map_err(Error::io(&from.join(name), "copy"))?;
+            folder::sync(&new.join(name))?;
         }
         Ok(())
     })

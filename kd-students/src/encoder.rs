@@ -103,7 +103,7 @@ impl WordEncoderConfig {
                 return Err(Error::config(field, format!("at least {least}"), found));
             }
         }
-        if self.kernel % 2 == 0 {
+        if self.kernel.is_multiple_of(2) {
             return Err(Error::config("encoder.kernel", "an odd number", self.kernel));
         }
         if !(0.0..1.0).contains(&self.dropout) {
@@ -195,6 +195,28 @@ impl WordEncoder {
         let table = Tensor::from_vec(table, (rows, width), self.words.device())?.to_dtype(self.words.dtype())?;
         self.words.slice_set(&table, 0, 0)
     }
+
+    /// Replaces the whole word table, in place as [`WordEncoder::set_word_vectors`] does; rows without a vector are
+    /// zero in the published code.
+    ///
+    /// # Shapes
+    /// - `table`: `(words, word_width)` float; row 0, padding, is set to zero whatever it holds
+    ///
+    /// # Errors
+    /// If the shape differs or a value is not finite. Nothing is changed then.
+    pub fn set_word_table(&self, table: &Tensor) -> Result<()> {
+        if table.dims() != self.words.dims() {
+            bail!("word table: expected shape {:?}, found {:?}", self.words.dims(), table.dims());
+        }
+        let values = table.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        if let Some(place) = values.iter().position(|value| !value.is_finite()) {
+            let (row, found) = (place / table.dim(1)?, values[place]);
+            bail!("word table, row {row}: expected finite values, found {found}");
+        }
+        let table = Tensor::from_vec(values, table.shape(), self.words.device())?.to_dtype(self.words.dtype())?;
+        self.words.slice_set(&table, 0, 0)?;
+        self.words.slice_set(&table.narrow(0, 0, 1)?.zeros_like()?, 0, PADDING as usize)
+    }
 }
 
 #[cfg(test)]
@@ -234,6 +256,23 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_table_is_taken_but_for_padding() {
+        let variables = Variables::new(1, DType::F32, &Device::Cpu);
+        let encoder = WordEncoder::new(&small(), variables.builder()).unwrap();
+        let tensor = |value: f64, rows| Tensor::full(value, (rows, 3), &Device::Cpu).unwrap();
+        encoder.set_word_table(&tensor(2.0, 6)).unwrap();
+        let expected = [vec![vec![0f32; 3]], vec![vec![2.0; 3]; 5]].concat();
+        assert_eq!(table(&variables), expected);
+        for (wrong, message) in [
+            (tensor(1.0, 5), "expected shape [6, 3], found [5, 3]"),
+            (tensor(f64::NAN, 6), "row 0: expected finite values, found NaN"),
+        ] {
+            assert!(encoder.set_word_table(&wrong).unwrap_err().to_string().contains(message));
+        }
+        assert_eq!(table(&variables), expected);
+    }
+
+    #[test]
     fn word_vectors_that_do_not_fit_change_nothing() {
         let variables = Variables::new(1, DType::F32, &Device::Cpu);
         let encoder = WordEncoder::new(&small(), variables.builder()).unwrap();
@@ -252,7 +291,8 @@ mod tests {
 
     #[test]
     fn a_field_out_of_its_range_is_named() {
-        let fields: [(&str, &str, fn(&mut WordEncoderConfig)); 11] = [
+        type Break = fn(&mut WordEncoderConfig);
+        let fields: [(&str, &str, Break); 11] = [
             ("encoder.words", "at least 2, found 1", |c| c.words = 1),
             ("encoder.word_width", "at least 1, found 0", |c| c.word_width = 0),
             ("encoder.characters", "at least 2, found 0", |c| c.characters = 0),

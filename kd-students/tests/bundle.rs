@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use fixture::{KINDS, all_words, batch, description, names, student, train, words_and_tags};
 use kd_core::model::{Mode, Student};
 use kd_core::variables::Variables;
-use kd_students::bundle::{Bundle, BundleOptions, Description, bytes, save};
+use kd_students::bundle::{Bundle, BundleOptions, Description, bytes, copy, save};
 use kd_students::predict::entities;
 
 fn logits(student: &dyn Student, description: &Description) -> Vec<Vec<f32>> {
@@ -283,6 +283,25 @@ fn a_failed_save_keeps_the_old_student_and_foreign_folders_are_left_alone() {
     let file = home.path().join("file");
     fs::write(&file, "x").unwrap();
     assert!(save_old(&file).unwrap_err().to_string().contains("found a file"));
+}
+
+#[test]
+fn a_copy_replaces_a_student_or_leaves_it() {
+    let home = tempfile::tempdir().unwrap();
+    let [from, to] = ["from", "to"].map(|name| home.path().join(name));
+    saved("crf", &from, 1);
+    saved("crf", &to, 2);
+    copy(&from, &to).unwrap();
+    let read = |dir: &Path| entries(dir).iter().map(|name| fs::read(dir.join(name)).unwrap()).collect::<Vec<_>>();
+    assert_eq!(read(&from), read(&to));
+    fs::remove_file(from.join("words.json")).unwrap();
+    let found = copy(&from, &to).unwrap_err().to_string();
+    assert!(found.contains("words.json: cannot copy: "), "{found}");
+    assert_eq!(
+        logits(&load(&to), &description("crf")),
+        logits(&*student(&description("crf"), 1).0, &description("crf"))
+    );
+    assert_eq!(entries(home.path()), ["from", "to"]);
 }
 
 #[test]

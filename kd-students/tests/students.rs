@@ -39,7 +39,7 @@ fn padding_does_not_change_logits() {
             student.forward(&tokens, Mode::Eval).unwrap().logits().unwrap().to_vec2::<f32>().unwrap()
         };
         let together = logits(&all_words());
-        let alone: Vec<Vec<f32>> = all_words().iter().flat_map(|words| logits(&[words.clone()])).collect();
+        let alone: Vec<Vec<f32>> = all_words().iter().flat_map(|words| logits(std::slice::from_ref(words))).collect();
         // More words and longer ones than any sentence has.
         let long: Vec<String> = (0..25).map(|length| "Lovelace".repeat(1 + length % 4)).collect();
         let mut padded = logits(&[all_words(), vec![long]].concat());

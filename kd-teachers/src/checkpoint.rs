@@ -146,8 +146,7 @@ fn join(files: &[PathBuf]) -> String {
 fn canonical(stored_name: &str, family: Family) -> Option<String> {
     let prefix = format!("{}.", family.model_type());
     let name = stored_name.strip_prefix(&prefix).unwrap_or(stored_name);
-    let unused = |unused: &&str| if unused.ends_with('.') { name.starts_with(*unused) } else { name == *unused };
-    if NOT_USED.iter().any(|entry| unused(&entry)) {
+    if NOT_USED.iter().any(|unused| if unused.ends_with('.') { name.starts_with(unused) } else { name == *unused }) {
         return None;
     }
     Some(if let Some(norm) = name.strip_suffix("LayerNorm.gamma") {

@@ -145,7 +145,7 @@ impl EncoderConfig {
             initializer_range: reader.number(&["initializer_range"])?.unwrap_or(0.02),
             classes: reader.classes()?,
         };
-        if config.hidden % config.heads != 0 {
+        if !config.hidden.is_multiple_of(config.heads) {
             let message = format!("the width {} is no multiple of the {} attention heads", config.hidden, config.heads);
             return Err(Error::config(path, message));
         }

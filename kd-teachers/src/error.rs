@@ -43,19 +43,8 @@ pub enum Error {
         found: String,
     },
     /// A model's file is neither in the cache nor may be downloaded.
-    #[error("model `{id}`, revision `{revision}`: no {file} in {}; {advice}", folder.display())]
-    NotFound {
-        /// The model's id, or the path of its folder.
-        id: String,
-        /// The revision that was asked for.
-        revision: String,
-        /// The file that is missing.
-        file: String,
-        /// Where it was looked for.
-        folder: PathBuf,
-        /// What to do.
-        advice: String,
-    },
+    #[error("{0}")]
+    NotFound(Box<NotFound>),
     /// A download failed.
     #[error("model `{id}`, revision `{revision}`: cannot download {file}: {message}")]
     Download {
@@ -82,6 +71,22 @@ pub enum Error {
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+/// A file of a model that is not where it was looked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("model `{id}`, revision `{revision}`: no {file} in {}; {advice}", folder.display())]
+pub struct NotFound {
+    /// The model's id, or the path of its folder.
+    pub id: String,
+    /// The revision that was asked for.
+    pub revision: String,
+    /// The file that is missing.
+    pub file: String,
+    /// Where it was looked for.
+    pub folder: PathBuf,
+    /// What to do.
+    pub advice: String,
 }
 
 /// A result of this crate.

@@ -10,8 +10,8 @@
 //! use kd_core::{batch::{Rows, Tokens, pad}, model::Teacher};
 //! use kd_teachers::frozen::FrozenModel;
 //! let longer_than_two = |tokens: &Tokens| {
-//!     let logits: Vec<[f32; 2]> = tokens.first.lengths()?.iter().map(|&len| [0.0, len as f32 - 2.5]).collect();
-//!     Tensor::new(logits, &Device::Cpu)
+//!     let logits: Vec<f32> = tokens.first.lengths()?.iter().flat_map(|&len| [0.0, len as f32 - 2.5]).collect();
+//!     Tensor::from_vec(logits, (tokens.batch()?, 2), &Device::Cpu)
 //! };
 //! let teacher = FrozenModel::new(["short", "long"].map(String::from).to_vec(), longer_than_two);
 //! let first = pad(&[vec![5, 6, 7], vec![5]], &Device::Cpu)?;
@@ -24,10 +24,12 @@ use candle_core::{Result, Tensor, bail};
 use kd_core::batch::Tokens;
 use kd_core::model::{Output, Teacher};
 
+type Forward = dyn Fn(&Tokens) -> Result<Tensor>;
+
 /// Class names and a function from tokens to logits, `(rows, classes)`.
 pub struct FrozenModel {
     classes: Vec<String>,
-    forward: Box<dyn Fn(&Tokens) -> Result<Tensor>>,
+    forward: Box<Forward>,
 }
 
 impl std::fmt::Debug for FrozenModel {

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, NotFound, Result};
 
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
@@ -125,7 +125,7 @@ impl ModelFiles {
             return Err(Error::Argument(format!("model `{id}`: `{revision}` is not a branch, a tag or a commit")));
         }
         let missing = match Self::in_cache(id, revision, environment) {
-            Err(missing @ Error::NotFound { .. }) => missing,
+            Err(missing @ Error::NotFound(_)) => missing,
             done => return done,
         };
         if environment.offline {
@@ -171,13 +171,13 @@ impl ModelFiles {
                 let files = Self::of(&folder, id, revision, &advice)?;
                 Ok(Self { revision: commit, ..files })
             }
-            None => Err(Error::NotFound {
+            None => Err(Error::NotFound(Box::new(NotFound {
                 id: id.to_string(),
                 revision: revision.to_string(),
                 file: "snapshot of that revision".to_string(),
                 folder: environment.repository(id),
                 advice,
-            }),
+            }))),
         }
     }
 
@@ -192,13 +192,13 @@ impl ModelFiles {
                 Some(other) if name == WEIGHTS => format!("there is a {other}, convert it to safetensors"),
                 _ => advice.to_string(),
             };
-            Err(Error::NotFound {
+            Err(Error::NotFound(Box::new(NotFound {
                 id: id.to_string(),
                 revision: revision.to_string(),
                 file: name.to_string(),
                 folder: folder.to_path_buf(),
                 advice,
-            })
+            })))
         };
         let config = file(CONFIG)?;
         let weights = if folder.join(WEIGHTS).is_file() || !folder.join(INDEX).is_file() {

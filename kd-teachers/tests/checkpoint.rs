@@ -58,11 +58,10 @@ fn what_an_encoder_does_not_use_is_left_out() {
 
 #[test]
 fn halves_are_read() {
-    let to_half: [(Dtype, fn(f32) -> [u8; 2], f32); 2] = [
-        (Dtype::F16, |x| half::f16::from_f32(x).to_le_bytes(), 0.01),
-        (Dtype::BF16, |x| half::bf16::from_f32(x).to_le_bytes(), 0.1),
-    ];
-    for (dtype, convert, tolerance) in to_half {
+    let f16 = |x: f32| half::f16::from_f32(x).to_le_bytes();
+    let bf16 = |x: f32| half::bf16::from_f32(x).to_le_bytes();
+    let convert: [&dyn Fn(f32) -> [u8; 2]; 2] = [&f16, &bf16];
+    for ((dtype, tolerance), convert) in [(Dtype::F16, 0.01), (Dtype::BF16, 0.1)].into_iter().zip(convert) {
         let (_folder, files) = edited("distilbert", |tensors| {
             for (_, stored_dtype, _, bytes) in tensors {
                 *bytes = f32s(bytes).into_iter().flat_map(convert).collect();

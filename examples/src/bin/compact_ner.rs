@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use examples::device::DeviceChoice;
-use examples::plot::{Curve, curves};
+use examples::plot::{Curve, Titles, curves};
 use examples::predict::{self, PredictArgs};
 use examples::report::{self, Spread, milliseconds, percent, table};
 use examples::tagging::{
@@ -33,7 +33,7 @@ use serde::Serialize;
 
 /// Distil a pretrained encoder into a compact entity tagger, with few labelled sentences.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, args_override_self = true)]
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -91,6 +91,9 @@ struct Args {
     /// Temperature of both distributions
     #[arg(long, default_value_t = 1.0)]
     temperature: f64,
+    /// Steps between checkpoints
+    #[arg(long, default_value_t = 200)]
+    checkpoint_every: usize,
     /// Folder for results, checkpoints and the student
     #[arg(long, default_value = "out/compact_ner")]
     out: PathBuf,
@@ -191,14 +194,15 @@ fn train(args: &Args) -> Result<()> {
         "train": file(&args.train), "dev": file(&args.dev), "test": file(&args.test), "vectors": file(&args.vectors),
         "unlabelled": args.unlabelled.0, "teacher": teacher, "student": student,
     });
-    Folder(args.out.clone()).claim(&settings)?;
+    let folder = |path: PathBuf| Folder { path, checkpoint_every: args.checkpoint_every };
+    folder(args.out.clone()).claim(&settings)?;
 
     let mut columns = Vec::new();
     for &Count(labels) in &args.labels {
         let mut column = Column { labels: labels.unwrap_or(data.train.len()), ..Column::default() };
         for seed in 1..=args.seeds {
             eprintln!("== {} labelled sentences, seed {seed}", column.labels);
-            let folder = Folder(args.out.join(format!("labels-{}", column.labels)).join(format!("seed-{seed}")));
+            let folder = folder(args.out.join(format!("labels-{}/seed-{seed}", column.labels)));
             let draw = Draw::new(&data, labels, args.unlabelled.0, seed)?;
             let (outputs, scores) = ask(&draw, &data.classes, &pretrained, &teacher, seed, &device, &folder)?;
             let lookup = lookup(&draw, vectors.as_ref(), &student)?;
@@ -234,9 +238,7 @@ fn train(args: &Args) -> Result<()> {
     if columns.len() > 1 {
         curves(
             &args.out.join("f1-by-labels.svg"),
-            "Entity F1 on test by number of labelled sentences",
-            "labelled sentences",
-            "F1",
+            Titles { title: "Entity F1 on test by number of labelled sentences", x: "labelled sentences", y: "F1" },
             &report.curves(),
         )?;
     }

@@ -139,7 +139,12 @@ pub struct Scores {
 
 /// Where a draw's files lie.
 #[derive(Debug, Clone)]
-pub struct Folder(pub PathBuf);
+pub struct Folder {
+    /// The folder.
+    pub path: PathBuf,
+    /// Steps between checkpoints.
+    pub checkpoint_every: usize,
+}
 
 impl Folder {
     /// `result` from `name.json` if it is there, else made and kept there.
@@ -148,7 +153,7 @@ impl Folder {
         name: &str,
         make: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        let path = self.0.join(name).with_extension("json");
+        let path = self.path.join(name).with_extension("json");
         if path.exists() {
             let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
             return serde_json::from_str(&text).with_context(|| path.display().to_string());
@@ -168,7 +173,7 @@ impl Folder {
         if !differences.is_empty() {
             bail!(
                 "{} holds a run with other settings ({}); remove it or choose another --out",
-                self.0.display(),
+                self.path.display(),
                 differences.join("; ")
             );
         }

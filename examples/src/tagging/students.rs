@@ -96,7 +96,7 @@ impl StudentSettings {
         Distillation { hard, soft, temperature: self.temperature, crf_target: self.crf_target }
     }
 
-    fn trainer(&self, seed: u64) -> TrainerConfig {
+    fn trainer(&self, seed: u64, checkpoint_every: usize) -> TrainerConfig {
         TrainerConfig {
             steps: self.steps,
             optimizer: AdamWConfig { weight_decay: 0.0, ..AdamWConfig::with_lr(self.lr) },
@@ -104,7 +104,7 @@ impl StudentSettings {
             clip_norm: Some(self.clip_norm),
             evaluate_every: self.evaluate_every,
             patience: self.patience,
-            checkpoint_every: self.evaluate_every,
+            checkpoint_every,
             seed,
         }
     }
@@ -204,9 +204,9 @@ impl Classroom<'_> {
         let mut evaluate = || f1(&draw.small_dev).map_err(|error| candle_core::Error::msg(error).into());
 
         let objective = settings.objective(way);
-        let checkpoint = folder.0.join(format!("{}.checkpoint", way.name()));
+        let checkpoint = folder.path.join(format!("{}.checkpoint", way.name()));
         let mut trainer =
-            Trainer::new(&tagger, &variables, &objective, settings.trainer(seed))?.with_checkpoint(&checkpoint)?;
+            Trainer::new(&tagger, &variables, &objective, settings.trainer(seed, folder.checkpoint_every))?.with_checkpoint(&checkpoint)?;
         let mut progress = Progress::new(way.name(), settings.steps, trainer.step_count(), "steps");
         if trainer.fit(&batches, Some(&mut evaluate), &mut progress)? == Outcome::Interrupted {
             bail!(Interrupted);
@@ -228,7 +228,7 @@ impl Classroom<'_> {
             characters: self.lookup.characters().to_vec(),
             lower_case: true,
         };
-        let bytes = bundle::save(&folder.0.join(way.name()), &description, &variables, BundleOptions::default())?;
+        let bytes = bundle::save(&folder.path.join(way.name()), &description, &variables, BundleOptions::default())?;
         if checkpoint.exists() {
             std::fs::remove_file(&checkpoint)?;
         }

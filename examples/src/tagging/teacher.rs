@@ -91,7 +91,7 @@ pub fn ask(
     let weights = digest::of_parts([&pretrained.digest, &serde_json::to_string(settings)?, &seed.to_string(), &labelled]);
     let texts = digest::of_sentences(draw.data.examples.iter().map(|sentence| &sentence.words));
     let key = TeacherOutputs::key(&weights, pretrained.pieces.digest(), &texts);
-    let path = folder.0.join("teacher-outputs.safetensors");
+    let path = folder.path.join("teacher-outputs.safetensors");
     let outputs = match TeacherOutputs::load_if_fresh(&path, &key)? {
         Some(outputs) => outputs,
         None => {
@@ -146,10 +146,10 @@ fn fine_tune_and_ask(
         clip_norm: Some(settings.clip_norm),
         evaluate_every: steps,
         patience: None,
-        checkpoint_every: 200,
+        checkpoint_every: folder.checkpoint_every,
         seed,
     };
-    let checkpoint = folder.0.join("teacher.checkpoint");
+    let checkpoint = folder.path.join("teacher.checkpoint");
     let mut trainer =
         Trainer::new(&tagger, &variables, &Distillation::LABELS_ONLY, config)?.with_checkpoint(&checkpoint)?;
     let mut progress = Progress::new("teacher", steps, trainer.step_count(), "steps");

@@ -102,7 +102,7 @@ fn composed(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: &Tensor, dro
     let lowest = Tensor::new(-6e4f32, q.device())?.to_dtype(q.dtype())?.broadcast_as(scores.shape())?;
     let probs = (softmax(&mask.where_cond(&scores, &lowest.contiguous()?)?)? * mask.to_dtype(q.dtype())?)?;
     let probs = match dropout {
-        Some(dropout) => (&probs * dropout.tensor(probs.shape(), probs.device())?.to_dtype(probs.dtype())?)?,
+        Some(dropout) => (&probs * dropout.tensor(&probs)?)?,
         None => probs,
     };
     probs.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((batch, len, hidden))

@@ -17,7 +17,7 @@
 //! ```
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 use super::cpu::{self, Float, for_float};
 use crate::model::Mode;
@@ -35,7 +35,7 @@ pub fn dropout(x: &Tensor, p: f64, mode: Mode) -> Result<Tensor> {
     if cpu::has_kernel(x) {
         x.contiguous()?.apply_op1(mask)
     } else {
-        x * mask.tensor(x.shape(), x.device())?.to_dtype(x.dtype())?
+        x * mask.tensor(x)?
     }
 }
 
@@ -86,11 +86,12 @@ impl Mask {
         });
     }
 
-    /// The factors 0 and `1 / (1 - p)` of a tensor of `shape`, `f32`, made on the CPU.
-    pub(crate) fn tensor(&self, shape: &Shape, device: &Device) -> Result<Tensor> {
-        let mut factors = vec![1f32; shape.elem_count()];
-        cpu::par_elements(&mut factors, |start, factors| self.apply(start as u64, factors));
-        cpu::tensor(factors, shape)?.to_device(device)
+    /// The factors 0 and `1 / (1 - p)` of a tensor like `x`, made on the CPU.
+    pub(crate) fn tensor(&self, x: &Tensor) -> Result<Tensor> {
+        let ones = Self { scale: 1.0, ..*self };
+        let mut kept = vec![1f32; x.elem_count()];
+        cpu::par_elements(&mut kept, |start, kept| ones.apply(start as u64, kept));
+        cpu::tensor(kept, x.shape())?.to_device(x.device())?.to_dtype(x.dtype())? * self.scale
     }
 
     /// Splits elements where the upper half of their index changes, which almost never happens.
@@ -151,7 +152,7 @@ impl CustomOp1 for Mask {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::DType;
+    use candle_core::{DType, Device};
 
     fn kept(seed: u64, p: f64, len: usize) -> Vec<bool> {
         let x = Tensor::ones(len, DType::F32, &Device::Cpu).unwrap();

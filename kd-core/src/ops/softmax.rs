@@ -45,6 +45,9 @@ fn apply(x: &Tensor, op: Softmax) -> Result<Tensor> {
 
 /// The same from Candle's operations.
 fn composed(x: &Tensor, log: bool) -> Result<Tensor> {
+    if x.elem_count() == 0 {
+        return Ok(x.clone());
+    }
     if log { candle_nn::ops::log_softmax(x, D::Minus1) } else { candle_nn::ops::softmax(x, D::Minus1) }
 }
 

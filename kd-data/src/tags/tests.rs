@@ -49,13 +49,15 @@ fn schemes_are_told_apart() {
         let sentences: Vec<_> = sentences.iter().map(|text| tags(text)).collect();
         TagScheme::detect(sentences.iter().map(Vec::as_slice))
     };
-    assert_eq!(detect(&["O B-PER I-PER", "B-LOC"]), Some(TagScheme::Iob2));
-    assert_eq!(detect(&["O I-PER I-PER", "I-LOC B-LOC"]), Some(TagScheme::Iob1));
-    assert_eq!(detect(&["O S-PER", "B-LOC E-LOC"]), Some(TagScheme::Bioes));
-    assert_eq!(detect(&["O O"]), Some(TagScheme::Iob2));
-    assert_eq!(detect(&["B-PER", "I-PER"]), None); // B where IOB1 has I, I where IOB2 has B
-    assert_eq!(detect(&["S-PER", "O I-PER"]), None);
-    assert_eq!(detect(&["O FOO"]), None);
+    assert_eq!(detect(&["O B-PER I-PER", "B-LOC"]), (TagScheme::Iob2, 0));
+    assert_eq!(detect(&["O I-PER I-PER", "I-LOC B-LOC"]), (TagScheme::Iob1, 0));
+    assert_eq!(detect(&["O S-PER", "B-LOC E-LOC"]), (TagScheme::Bioes, 0));
+    assert_eq!(detect(&["O O"]), (TagScheme::Iob2, 0));
+    // Two of three are IOB1; the second has a B that IOB1 does not need.
+    assert_eq!(detect(&["I-PER I-PER", "O B-PER", "I-LOC O"]), (TagScheme::Iob1, 1));
+    assert_eq!(detect(&["B-PER", "I-PER"]), (TagScheme::Iob2, 1));
+    assert_eq!(detect(&["S-PER", "S-PER", "O I-PER"]), (TagScheme::Bioes, 1));
+    assert_eq!(detect(&["O FOO"]), (TagScheme::Iob2, 1));
 }
 
 #[test]
