@@ -185,7 +185,8 @@ mod tests {
         let nan = (nan * f64::NAN).unwrap().sum_all().unwrap();
         let loss = ((loss + cut).unwrap() + nan).unwrap();
         let message = assert_all_variables_learn(&variables, &loss).unwrap_err().to_string();
-        for part in ["the gradient of `cut` is zero", "the gradient of `nan` is not finite", "`unused` has no gradient"] {
+        for part in ["the gradient of `cut` is zero", "the gradient of `nan` is not finite", "`unused` has no gradient"]
+        {
             assert!(message.contains(part), "{message}");
         }
         assert!(!message.contains("`used`"), "{message}");

@@ -35,7 +35,8 @@ fn linear() {
     let inputs = [random(1, (2, 5, 3)).unwrap(), weight, bias];
     check_gradients(|x| ops::linear(&x[0], &x[1], Some(&x[2])), &inputs, TOLERANCE).unwrap();
     // A transposed weight, and one tensor as both.
-    check_gradient(|x| ops::linear(x, &x.t()?.contiguous()?.t()?, None), &random(4, (3, 3)).unwrap(), TOLERANCE).unwrap();
+    check_gradient(|x| ops::linear(x, &x.t()?.contiguous()?.t()?, None), &random(4, (3, 3)).unwrap(), TOLERANCE)
+        .unwrap();
 }
 
 #[test]
@@ -43,8 +44,12 @@ fn layer_norm() {
     let inputs = [random(1, (2, 3, 6)).unwrap(), random(2, 6).unwrap(), random(3, 6).unwrap()];
     check_all_layouts(|x| ops::layer_norm(x, &inputs[1], &inputs[2], 1e-3), &inputs[0]);
     check_gradients(|x| ops::layer_norm(&x[0], &x[1], &x[2], 1e-3), &inputs, TOLERANCE).unwrap();
-    check_gradient(|x| ops::layer_norm(&inputs[0], &x.narrow(0, 1, 6)?, &inputs[2], 1e-3), &random(4, 8).unwrap(), TOLERANCE)
-        .unwrap();
+    check_gradient(
+        |x| ops::layer_norm(&inputs[0], &x.narrow(0, 1, 6)?, &inputs[2], 1e-3),
+        &random(4, 8).unwrap(),
+        TOLERANCE,
+    )
+    .unwrap();
 }
 
 #[test]

@@ -73,7 +73,7 @@ mod bert {
 
     use super::FrozenModel;
     use crate::checkpoint::Checkpoint;
-    use crate::config::EncoderConfig;
+    use crate::config::{EncoderConfig, Family};
     use crate::error::{Error, Result};
     use crate::hub::ModelFiles;
 
@@ -84,6 +84,10 @@ mod bert {
         /// If the files do not hold a BERT with a head (`classifier.weight`, `classifier.bias`) and `id2label`.
         pub fn bert(files: &ModelFiles, device: &Device) -> Result<Self> {
             let encoder = EncoderConfig::read(&files.config)?;
+            if encoder.family != Family::Bert {
+                let found = encoder.family.model_type();
+                return Err(Error::config(&files.config, format!("`model_type`: expected `bert`, found `{found}`")));
+            }
             let text = std::fs::read_to_string(&files.config).map_err(|source| Error::io(&files.config, &source))?;
             let config: Config =
                 serde_json::from_str(&text).map_err(|source| Error::config(&files.config, source.to_string()))?;

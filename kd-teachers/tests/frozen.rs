@@ -17,3 +17,10 @@ fn the_bert_of_candle_transformers_agrees_with_transformers() {
     let logits = values(teacher.teach(&tokens()).unwrap().logits().unwrap());
     assert_close(&logits, &floats(&reference::reference()["bert"]["logits"]), 2e-5, "logits");
 }
+
+#[test]
+fn another_family_is_an_error_that_names_it() {
+    let files = ModelFiles::in_folder(&folder("distilbert")).unwrap();
+    let message = FrozenModel::bert(&files, &Device::Cpu).unwrap_err().to_string();
+    assert!(message.contains("config.json: `model_type`: expected `bert`, found `distilbert`"), "{message}");
+}

@@ -56,21 +56,7 @@ pub fn attention(
     p: f64,
     mode: Mode,
 ) -> Result<Tensor> {
-    let (batch, len, hidden) = q.dims3()?;
-    if k.dims() != q.dims() || v.dims() != q.dims() {
-        bail!(
-            "attention: expected q, k and v of one shape, found {:?}, {:?} and {:?}",
-            q.dims(),
-            k.dims(),
-            v.dims()
-        );
-    }
-    if heads == 0 || hidden % heads != 0 {
-        bail!("attention: expected a number of heads that divides the hidden size {hidden}, found {heads}");
-    }
-    if mask.dims() != [batch, len] || mask.dtype() != DType::U8 {
-        bail!("attention: expected a u8 mask of shape [{batch}, {len}], found {:?} {:?}", mask.dtype(), mask.dims());
-    }
+    check(q, k, v, heads, mask)?;
     let dropout = Mask::new(p, mode)?;
     if !cpu::has_kernel(q) {
         return composed(q, k, v, heads, mask, dropout);
@@ -78,7 +64,10 @@ pub fn attention(
     let mask = mask.flatten_all()?.to_vec1::<u8>()?;
     let op = Attention {
         heads,
-        keys: mask.chunks(len.max(1)).map(|row| row.iter().rposition(|&m| m != 0).map_or(0, |last| last + 1)).collect(),
+        keys: mask
+            .chunks(q.dim(1)?.max(1))
+            .map(|row| row.iter().rposition(|&m| m != 0).map_or(0, |last| last + 1))
+            .collect(),
         mask,
         dropout,
         kept: Mutex::new(None),
@@ -91,21 +80,57 @@ pub fn attention(
     }
 }
 
-/// The same from Candle's operations.
-fn composed(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: &Tensor, dropout: Option<Mask>) -> Result<Tensor> {
+/// The probabilities of [`attention()`] before dropout, for losses that compare them with a teacher's.
+///
+/// # Shapes
+/// - `q`, `k`: `(batch, len, hidden)`, where `heads` divides `hidden`; `mask`: `(batch, len)` u8, 0 on padding
+/// - returns `(batch, heads, len, len)`, queries before keys, differentiable in `q` and `k`; 0 for every masked key
+///
+/// # Errors
+/// If shapes or dtypes do not fit.
+pub fn attention_probs(q: &Tensor, k: &Tensor, heads: usize, mask: &Tensor) -> Result<Tensor> {
     let (batch, len, hidden) = q.dims3()?;
-    let split = |x: &Tensor| x.reshape((batch, len, heads, hidden / heads))?.transpose(1, 2)?.contiguous();
-    let (q, k, v) = (split(q)?, split(k)?, split(v)?); // (batch, heads, len, hidden / heads)
+    check(q, k, k, heads, mask)?;
+    let (q, k) = (split_heads(q, heads)?, split_heads(k, heads)?);
     let scores = (q.matmul(&k.t()?.contiguous()?)? / ((hidden / heads) as f64).sqrt())?;
     let mask = mask.reshape((batch, 1, 1, len))?.broadcast_as(scores.shape())?.contiguous()?;
-    // Half precision ends at 65504. The product with the mask makes rows without any key zero instead of even.
-    let lowest = Tensor::new(-6e4f32, q.device())?.to_dtype(q.dtype())?.broadcast_as(scores.shape())?;
-    let probs = (softmax(&mask.where_cond(&scores, &lowest.contiguous()?)?)? * mask.to_dtype(q.dtype())?)?;
+    let lowest = match q.dtype() {
+        DType::F16 => -6e4f32, // the range ends at -65504
+        _ => -1e30,
+    };
+    let lowest = Tensor::new(lowest, q.device())?.to_dtype(q.dtype())?.broadcast_as(scores.shape())?.contiguous()?;
+    // The product makes rows without any key zero instead of even.
+    softmax(&mask.where_cond(&scores, &lowest)?)? * mask.to_dtype(q.dtype())?
+}
+
+/// `(batch, len, hidden)` → `(batch, heads, len, hidden / heads)`.
+fn split_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
+    let (batch, len, hidden) = x.dims3()?;
+    x.contiguous()?.reshape((batch, len, heads, hidden / heads))?.transpose(1, 2)?.contiguous()
+}
+
+fn check(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: &Tensor) -> Result<()> {
+    let (batch, len, hidden) = q.dims3()?;
+    if k.dims() != q.dims() || v.dims() != q.dims() {
+        bail!("attention: expected q, k and v of one shape, found {:?}, {:?} and {:?}", q.dims(), k.dims(), v.dims());
+    }
+    if heads == 0 || hidden % heads != 0 {
+        bail!("attention: expected a number of heads that divides the hidden size {hidden}, found {heads}");
+    }
+    if mask.dims() != [batch, len] || mask.dtype() != DType::U8 {
+        bail!("attention: expected a u8 mask of shape [{batch}, {len}], found {:?} {:?}", mask.dtype(), mask.dims());
+    }
+    Ok(())
+}
+
+/// The same as [`attention()`] from Candle's operations.
+fn composed(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: &Tensor, dropout: Option<Mask>) -> Result<Tensor> {
+    let probs = attention_probs(q, k, heads, mask)?;
     let probs = match dropout {
         Some(dropout) => (&probs * dropout.tensor(&probs)?)?,
         None => probs,
     };
-    probs.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((batch, len, hidden))
+    probs.matmul(&split_heads(v, heads)?)?.transpose(1, 2)?.contiguous()?.reshape(q.shape())
 }
 
 struct Attention {
@@ -385,7 +410,7 @@ impl CustomOp3 for Training {
         let sizes = self.0.sizes(q.layout())?;
         for_float!(q.dtype(), T => {
             let [dq, dk, dv] =
-                self.0.backward::<T>(&*cpu::values(q)?, &*cpu::values(k)?, &*cpu::values(v)?, &*cpu::values(&grad)?, sizes)?;
+                self.0.backward::<T>(&cpu::values(q)?, &cpu::values(k)?, &cpu::values(v)?, &cpu::values(&grad)?, sizes)?;
             Ok((
                 Some(cpu::tensor(dq, q.shape())?),
                 Some(cpu::tensor(dk, q.shape())?),

@@ -102,7 +102,9 @@ impl<S: Deref<Target = Storage>, T: Float> Deref for Values<S, T> {
 fn contiguous_range(layout: &Layout) -> Result<Range<usize>> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(start..end),
-        None => bail!("expected a contiguous tensor, found shape {:?} with strides {:?}", layout.dims(), layout.stride()),
+        None => {
+            bail!("expected a contiguous tensor, found shape {:?} with strides {:?}", layout.dims(), layout.stride())
+        }
     }
 }
 

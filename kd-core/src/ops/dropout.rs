@@ -32,11 +32,7 @@ use crate::variables::mix;
 /// If `p` is not in `[0, 1)`.
 pub fn dropout(x: &Tensor, p: f64, mode: Mode) -> Result<Tensor> {
     let Some(mask) = Mask::new(p, mode)? else { return Ok(x.clone()) };
-    if cpu::has_kernel(x) {
-        x.contiguous()?.apply_op1(mask)
-    } else {
-        x * mask.tensor(x)?
-    }
+    if cpu::has_kernel(x) { x.contiguous()?.apply_op1(mask) } else { x * mask.tensor(x)? }
 }
 
 /// A mask of any length; elements have an index.
@@ -145,7 +141,7 @@ impl CustomOp1 for Mask {
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let grad = grad.contiguous()?;
-        for_float!(x.dtype(), T => Ok(Some(cpu::tensor(self.run::<T>(&*cpu::values(&grad)?), x.shape())?)))
+        for_float!(x.dtype(), T => Ok(Some(cpu::tensor(self.run::<T>(&cpu::values(&grad)?), x.shape())?)))
     }
 }
 
@@ -200,7 +196,8 @@ mod tests {
     fn the_composition_uses_the_same_mask() {
         let x = Tensor::ones((3, 7), DType::BF16, &Device::Cpu).unwrap();
         let y = dropout(&x, 0.5, Mode::Train { seed: 5 }).unwrap().to_dtype(DType::F32).unwrap();
-        let kept_too: Vec<bool> = y.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|&y| y == 2.0).collect();
+        let kept_too: Vec<bool> =
+            y.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|&y| y == 2.0).collect();
         assert_eq!(kept_too, kept(5, 0.5, 21));
     }
 

@@ -87,7 +87,7 @@ impl CustomOp2 for Embedding {
         let (rows, width) = table.dims2()?;
         let (grad, ids) = (grad.contiguous()?, ids.flatten_all()?.to_vec1::<u32>()?);
         for_float!(table.dtype(), T => {
-            let gradient = backward::<T>(rows, width, &ids, &*cpu::values(&grad)?);
+            let gradient = backward::<T>(rows, width, &ids, &cpu::values(&grad)?);
             Ok((Some(cpu::tensor(gradient, (rows, width))?), None))
         })
     }

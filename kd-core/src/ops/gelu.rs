@@ -64,7 +64,7 @@ impl CustomOp1 for Gelu {
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let grad = grad.contiguous()?;
         for_float!(x.dtype(), T => {
-            Ok(Some(cpu::tensor(backward::<T>(&*cpu::values(x)?, &*cpu::values(&grad)?), x.shape())?))
+            Ok(Some(cpu::tensor(backward::<T>(&cpu::values(x)?, &cpu::values(&grad)?), x.shape())?))
         })
     }
 }

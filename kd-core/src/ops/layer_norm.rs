@@ -102,7 +102,7 @@ impl LayerNorm {
         let mut dx = unsafe { cpu::uninit::<T>(x.len()) };
         // Each piece of rows sums its own share of the gradients of gamma and beta.
         let mut shares = vec![T::zero(); x.len().div_ceil(piece) * 2 * width];
-        let work = |((dx, shares), (x, dy)): ((&mut [T], &mut [T]), (&[T], &[T]))| {
+        let work = |(dx, shares): (&mut [T], &mut [T]), (x, dy): (&[T], &[T])| {
             let (dgamma, dbeta) = shares.split_at_mut(width);
             for ((dx, x), dy) in dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(dy.chunks_exact(width)) {
                 let (mean, scale) = moments(x, eps);
@@ -110,10 +110,12 @@ impl LayerNorm {
             }
         };
         if x.len() <= piece {
-            work(((&mut dx, &mut shares), (x, dy)));
+            work((&mut dx, &mut shares), (x, dy));
         } else {
             let outputs = dx.par_chunks_mut(piece).zip(shares.par_chunks_mut(2 * width));
-            outputs.zip(x.par_chunks(piece).zip(dy.par_chunks(piece))).for_each(work);
+            outputs
+                .zip(x.par_chunks(piece).zip(dy.par_chunks(piece)))
+                .for_each(|(outputs, inputs)| work(outputs, inputs));
         }
         let mut dgamma = vec![T::zero(); 2 * width];
         for share in shares.chunks_exact(2 * width) {
@@ -187,7 +189,7 @@ impl CustomOp3 for LayerNorm {
         let grad = grad.contiguous()?;
         for_float!(x.dtype(), T => {
             let (dx, dgamma, dbeta) =
-                self.backward::<T>(&*cpu::values(x)?, &*cpu::values(gamma)?, &*cpu::values(&grad)?);
+                self.backward::<T>(&cpu::values(x)?, &cpu::values(gamma)?, &cpu::values(&grad)?);
             Ok((
                 Some(cpu::tensor(dx, x.shape())?),
                 Some(cpu::tensor(dgamma, gamma.shape())?),

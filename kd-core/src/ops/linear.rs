@@ -192,7 +192,8 @@ mod tests {
     #[test]
     fn a_transposed_batch_is_read_in_its_own_order() {
         let (x, weight) = (random(1, (3, 2, 5)).unwrap(), random(2, (4, 5)).unwrap());
-        let swapped = linear(&x.transpose(0, 1).unwrap(), &weight.t().unwrap().contiguous().unwrap().t().unwrap(), None);
+        let swapped =
+            linear(&x.transpose(0, 1).unwrap(), &weight.t().unwrap().contiguous().unwrap().t().unwrap(), None);
         let expected = linear(&x, &weight, None).unwrap().transpose(0, 1).unwrap();
         assert_close(&swapped.unwrap(), &expected, 1e-14, 0.0).unwrap();
     }
@@ -202,7 +203,8 @@ mod tests {
         let (x, weight) = (random(1, (2, 3)).unwrap(), random(2, (4, 5)).unwrap());
         let message = linear(&x, &weight, None).unwrap_err().to_string();
         assert!(message.contains("(.., 5)") && message.contains("[2, 3]"), "{message}");
-        let message = linear(&random(1, (2, 5)).unwrap(), &weight, Some(&random(3, 5).unwrap())).unwrap_err().to_string();
+        let message =
+            linear(&random(1, (2, 5)).unwrap(), &weight, Some(&random(3, 5).unwrap())).unwrap_err().to_string();
         assert!(message.contains("[4]") && message.contains("[5]"), "{message}");
     }
 }

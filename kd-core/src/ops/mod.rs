@@ -26,7 +26,7 @@ pub mod layer_norm;
 pub mod linear;
 pub mod softmax;
 
-pub use attention::attention;
+pub use attention::{attention, attention_probs};
 pub use dropout::dropout;
 pub use embedding::embedding;
 pub use gelu::gelu;

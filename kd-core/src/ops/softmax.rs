@@ -129,7 +129,7 @@ impl CustomOp1 for Softmax {
     fn bwd(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let (grad, width) = (grad.contiguous()?, x.dim(D::Minus1)?);
         for_float!(x.dtype(), T => {
-            let dx = self.backward::<T>(&*cpu::values(y)?, &*cpu::values(&grad)?, width);
+            let dx = self.backward::<T>(&cpu::values(y)?, &cpu::values(&grad)?, width);
             Ok(Some(cpu::tensor(dx, x.shape())?))
         })
     }

@@ -38,6 +38,26 @@ fn kernel_and_composition_agree_with_padding_holes_and_dropout() {
 }
 
 #[test]
+fn probs_are_those_of_attention() {
+    let [q, k, v] = &inputs(2, 3, 4);
+    let mask = mask(&[&[1, 1, 1], &[1, 1, 0]]);
+    let probs = attention_probs(q, k, 2, &mask).unwrap();
+    assert_eq!(probs.dims(), [2, 2, 3, 3]);
+    assert_close(&probs.sum(3).unwrap(), &Tensor::ones((2, 2, 3), DType::F64, &Device::Cpu).unwrap(), 1e-14, 0.0)
+        .unwrap();
+    assert_eq!(probs.get(1).unwrap().narrow(2, 2, 1).unwrap().max_all().unwrap().to_scalar::<f64>().unwrap(), 0.0);
+    // The second head reads columns 2 and 3.
+    let head =
+        probs.narrow(1, 1, 1).unwrap().squeeze(1).unwrap().matmul(&v.narrow(2, 2, 2).unwrap().contiguous().unwrap());
+    let y = attention(q, k, v, 2, &mask, 0.0, Mode::Eval).unwrap();
+    assert_close(&y.narrow(2, 2, 2).unwrap(), &head.unwrap(), 1e-14, 0.0).unwrap();
+    let gradients = (&probs * random(5, probs.shape()).unwrap()).unwrap().sum_all().unwrap().backward().unwrap();
+    for x in [q, k] {
+        assert!(gradients.get(x).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap() > 0.0);
+    }
+}
+
+#[test]
 fn padding_gets_nothing_and_gives_nothing() {
     let [q, k, v] = &inputs(2, 4, 4);
     let mask = mask(&[&[1, 1, 0, 0], &[0, 0, 0, 0]]);
@@ -55,7 +75,8 @@ fn padding_gets_nothing_and_gives_nothing() {
         let gradient = gradients.get(x).unwrap();
         let padding = gradient.get(0).unwrap().narrow(0, 2, 2).unwrap();
         assert_close(&padding, &padding.zeros_like().unwrap(), 0.0, 0.0).unwrap();
-        assert_close(&gradient.get(1).unwrap(), &padding.zeros_like().unwrap().repeat((2, 1)).unwrap(), 0.0, 0.0).unwrap();
+        assert_close(&gradient.get(1).unwrap(), &padding.zeros_like().unwrap().repeat((2, 1)).unwrap(), 0.0, 0.0)
+            .unwrap();
     }
 }
 

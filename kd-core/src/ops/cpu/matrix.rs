@@ -182,9 +182,15 @@ mod tests {
     fn the_number_of_threads_changes_no_byte() {
         let pools: Vec<_> =
             [1, 2, 3, 4, 7].iter().map(|&n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap()).collect();
-        for (m, n, k) in
-            [(1, 999, 700), (999, 1, 700), (224, 384, 384), (97, 333, 1201), (300, 17, 4000), (2000, 129, 65), (5, 5, 99_999)]
-        {
+        for (m, n, k) in [
+            (1, 999, 700),
+            (999, 1, 700),
+            (224, 384, 384),
+            (97, 333, 1201),
+            (300, 17, 4000),
+            (2000, 129, 65),
+            (5, 5, 99_999),
+        ] {
             let (a, b) = (values(m * k, 1), values(k * n, 2));
             for (a_t, b_t) in [(false, false), (false, true), (true, false)] {
                 let lhs = if a_t { Matrix::new(&a, k, m, m).t() } else { Matrix::new(&a, m, k, k) };
