@@ -77,8 +77,8 @@ pub fn load<State: DeserializeOwned>(path: &Path) -> Result<(BTreeMap<String, Te
         .and_then(|metadata| metadata.get("state"))
         .ok_or_else(|| wrong(path, "expected a `state` in the metadata, found none".to_string()))?;
     let state = serde_json::from_str(state).map_err(|error| wrong(path, format!("state: {error}")))?;
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
-        .map_err(|error| wrong(path, error.to_string()))?;
+    let tensors =
+        candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|error| wrong(path, error.to_string()))?;
     Ok((tensors.into_iter().collect(), state))
 }
 

@@ -9,18 +9,18 @@
 //! [`checkpoint`]s.
 
 pub mod batch;
-pub mod metrics;
-pub mod model;
-pub mod ops;
-pub mod nn;
-pub mod testing;
-pub mod variables;
-pub mod losses;
-pub mod objective;
-pub mod optim;
-pub mod schedule;
-pub mod trainer;
 pub mod checkpoint;
 mod error;
+pub mod losses;
+pub mod metrics;
+pub mod model;
+pub mod nn;
+pub mod objective;
+pub mod ops;
+pub mod optim;
+pub mod schedule;
+pub mod testing;
+pub mod trainer;
+pub mod variables;
 
 pub use error::{Error, Result};

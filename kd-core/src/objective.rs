@@ -85,9 +85,7 @@ impl Objective for Distillation {
             None
         } else {
             Some(match &output.transitions {
-                Some(transitions) => {
-                    crf::negative_log_likelihood(logits, transitions, batch.labels()?, &lengths)?
-                }
+                Some(transitions) => crf::negative_log_likelihood(logits, transitions, batch.labels()?, &lengths)?,
                 None => losses::cross_entropy(logits, batch.labels()?)?,
             })
         };

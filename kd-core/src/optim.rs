@@ -44,9 +44,8 @@ impl AdamWConfig {
     }
 
     fn check(&self) -> crate::Result<()> {
-        let wrong = |field, expected, found: f64| {
-            Err(crate::Error::Config { field, expected, found: found.to_string() })
-        };
+        let wrong =
+            |field, expected, found: f64| Err(crate::Error::Config { field, expected, found: found.to_string() });
         match *self {
             Self { lr, .. } if !(lr.is_finite() && lr >= 0.0) => wrong("lr", "a finite rate of at least 0", lr),
             Self { beta1, .. } if !(0.0..1.0).contains(&beta1) => wrong("beta1", "a value in [0, 1)", beta1),

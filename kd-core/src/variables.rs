@@ -55,6 +55,20 @@ impl Variables {
         Self { seed, dtype, device: device.clone(), named: Arc::default() }
     }
 
+    /// Variables with copies of these values, which no longer depend on a seed.
+    pub fn from_tensors(
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let variables = Self::new(0, dtype, device);
+        for (name, tensor) in tensors {
+            let value = tensor.detach().to_dtype(dtype)?.to_device(device)?.copy()?;
+            variables.lock().insert(name, Var::from_tensor(&value)?);
+        }
+        Ok(variables)
+    }
+
     /// A builder that creates what is asked for and remembers it under its full name.
     pub fn builder(&self) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(self.clone()), self.dtype, self.device.clone())
@@ -215,7 +229,9 @@ mod tests {
         let weight = Tensor::zeros((3, 2), DType::F32, &Device::Cpu).unwrap();
         let tensors = HashMap::from([("weight".to_string(), weight.clone()), ("extra".to_string(), weight)]);
         let message = variables.set(&tensors).unwrap_err().to_string();
-        for part in ["`bias` is missing", "`weight` has shape [3, 2], expected [2, 3]", "`extra` belongs to no variable"] {
+        for part in
+            ["`bias` is missing", "`weight` has shape [3, 2], expected [2, 3]", "`extra` belongs to no variable"]
+        {
             assert!(message.contains(part), "{message}");
         }
     }

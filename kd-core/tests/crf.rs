@@ -148,7 +148,8 @@ fn everything_agrees_with_pytorch() {
                 let expected = tensor(&reference[format!("d_{name}")][idx]);
                 let gradient = gradients.get(variable).unwrap();
                 assert_eq!(gradient.dtype(), dtype);
-                assert_close(gradient, &expected, tolerance, tolerance).unwrap_or_else(|error| panic!("{name}: {error}"));
+                assert_close(gradient, &expected, tolerance, tolerance)
+                    .unwrap_or_else(|error| panic!("{name}: {error}"));
             }
         }
     }
@@ -252,7 +253,8 @@ fn the_number_of_threads_changes_no_byte() {
 #[test]
 fn the_order_of_sequences_changes_nothing() {
     let (emissions, transitions) = random_crf(6, 7, 3);
-    let pieces = [emissions.narrow(0, 0, 2).unwrap(), emissions.narrow(0, 2, 4).unwrap(), emissions.narrow(0, 6, 1).unwrap()];
+    let pieces =
+        [emissions.narrow(0, 0, 2).unwrap(), emissions.narrow(0, 2, 4).unwrap(), emissions.narrow(0, 6, 1).unwrap()];
     let swapped = Tensor::cat(&[&pieces[2], &pieces[0], &pieces[1]], 0).unwrap();
     let values = |e, lengths: &[usize]| crf::log_partition(e, &transitions, lengths).unwrap().to_vec1::<f64>().unwrap();
     let (a, b) = (values(&emissions, &[2, 4, 1]), values(&swapped, &[1, 2, 4]));

@@ -52,11 +52,11 @@ fn rows_means_and_gradients_are_pytorchs() {
         let student = Var::from_tensor(&tensor(&case.student)).unwrap();
         let rows = case.rows_of(student.as_tensor()).unwrap();
         let expected = Tensor::new(case.rows.as_slice(), &Device::Cpu).unwrap();
-        assert_close(&rows, &expected, 1e-10, 1e-10);
+        assert_close(&rows, &expected, 1e-10, 1e-10).unwrap();
         let mean = rows.mean_all().unwrap();
         assert!((mean.to_scalar::<f64>().unwrap() - case.mean).abs() <= 1e-10 * (1.0 + case.mean.abs()));
         let gradients = mean.backward().unwrap();
-        assert_close(gradients.get(&student).unwrap(), &tensor(&case.gradient), 1e-10, 1e-10);
+        assert_close(gradients.get(&student).unwrap(), &tensor(&case.gradient), 1e-10, 1e-10).unwrap();
     }
 }
 
@@ -92,7 +92,7 @@ fn a_constant_on_a_row_and_an_order_of_classes_change_nothing() {
         let temperature = case.temperature.unwrap();
         let expected = losses::kl_divergence_rows(&student, &teacher, temperature).unwrap();
         let shifted = losses::kl_divergence_rows(&(&student + 7.).unwrap(), &(&teacher - 3.).unwrap(), temperature);
-        assert_close(&shifted.unwrap(), &expected, 1e-10, 1e-10);
+        assert_close(&shifted.unwrap(), &expected, 1e-10, 1e-10).unwrap();
         let order: Vec<u32> = (0..student.dim(1).unwrap() as u32).rev().collect();
         let order = Tensor::new(order, &Device::Cpu).unwrap();
         let permuted = losses::kl_divergence_rows(
@@ -100,7 +100,7 @@ fn a_constant_on_a_row_and_an_order_of_classes_change_nothing() {
             &teacher.index_select(&order, 1).unwrap(),
             temperature,
         );
-        assert_close(&permuted.unwrap(), &expected, 1e-10, 1e-10);
+        assert_close(&permuted.unwrap(), &expected, 1e-10, 1e-10).unwrap();
     }
 }
 

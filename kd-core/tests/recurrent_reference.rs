@@ -31,14 +31,20 @@ fn size(value: &Value) -> usize {
 }
 
 /// Compares the gradients of `Σ out · weights` with the reference's.
-fn check_reference(case: &Value, variables: &Variables, out: &Tensor, tolerance: f64) -> candle_core::backprop::GradStore {
+fn check_reference(
+    case: &Value,
+    variables: &Variables,
+    out: &Tensor,
+    tolerance: f64,
+) -> candle_core::backprop::GradStore {
     let weights = tensor(&case["weights"]).to_dtype(out.dtype()).unwrap();
     let gradients = (out * weights).unwrap().sum_all().unwrap().backward().unwrap();
     let expected = tensors(&case["d_variables"], DType::F64);
     assert_eq!(variables.named().len(), expected.len());
     for (name, variable) in variables.named() {
         let gradient = gradients.get(&variable).unwrap_or_else(|| panic!("`{name}` has no gradient"));
-        assert_close(gradient, &expected[&name], tolerance, tolerance).unwrap_or_else(|error| panic!("`{name}`: {error}"));
+        assert_close(gradient, &expected[&name], tolerance, tolerance)
+            .unwrap_or_else(|error| panic!("`{name}`: {error}"));
     }
     gradients
 }
@@ -49,8 +55,8 @@ fn lstm_agrees_with_pytorch() {
     let lengths: Vec<usize> = serde_json::from_value(case["lengths"].clone()).unwrap();
     for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 2e-6)] {
         let variables = Variables::new(0, dtype, CPU);
-        let lstm =
-            BiLstm::new(size(&case["input"]), size(&case["hidden"]), size(&case["layers"]), variables.builder()).unwrap();
+        let lstm = BiLstm::new(size(&case["input"]), size(&case["hidden"]), size(&case["layers"]), variables.builder())
+            .unwrap();
         variables.set(&tensors(&case["variables"], dtype)).unwrap();
         let xs = Var::from_tensor(&tensor(&case["xs"]).to_dtype(dtype).unwrap()).unwrap();
         let states = lstm.forward(&xs, &lengths).unwrap();
@@ -65,7 +71,8 @@ fn char_cnn_agrees_with_pytorch() {
     for case in reference()["char_cnn"].as_array().unwrap() {
         for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 2e-6)] {
             let variables = Variables::new(0, dtype, CPU);
-            let [symbols, width, filters, kernel] = ["symbols", "width", "filters", "kernel"].map(|name| size(&case[name]));
+            let [symbols, width, filters, kernel] =
+                ["symbols", "width", "filters", "kernel"].map(|name| size(&case[name]));
             let cnn = CharCnn::new(symbols, width, filters, kernel, variables.builder()).unwrap();
             variables.set(&tensors(&case["variables"], dtype)).unwrap();
             let out = cnn.forward(&tensor(&case["chars"]).to_dtype(DType::U32).unwrap()).unwrap();
@@ -89,7 +96,8 @@ fn lstm_gradients_are_right() {
         let len = 4;
         let mut inputs = vec![random(1, (lengths.len(), len, input)).unwrap()];
         inputs.extend((0..8).map(|idx| random(2 + idx, shapes[idx as usize % 4]).unwrap()));
-        check_gradients(|x| bidirectional(&x[0], lengths, &weights(&x[1..5]), &weights(&x[5..9])), &inputs, 1e-7).unwrap();
+        check_gradients(|x| bidirectional(&x[0], lengths, &weights(&x[1..5]), &weights(&x[5..9])), &inputs, 1e-7)
+            .unwrap();
         // Inputs and gradients with strides.
         let strided = |x: &[Tensor]| {
             let xs = x[0].transpose(1, 2)?.contiguous()?.transpose(1, 2)?;
@@ -279,13 +287,16 @@ fn char_cnn_gradients_are_right() {
 #[test]
 fn the_first_of_equal_windows_gets_the_gradient() {
     // One filter of kernel 1 with weight 2 and bias 1 on "aba", embeddings a = 3, b = 1: windows 7, 3, 7.
-    let var = |values: &[f64], shape: &[usize]| Var::from_tensor(&Tensor::from_slice(values, shape, CPU).unwrap()).unwrap();
+    let var =
+        |values: &[f64], shape: &[usize]| Var::from_tensor(&Tensor::from_slice(values, shape, CPU).unwrap()).unwrap();
     let run = |chars: &[u32], weight: &[f64]| {
         let (table, bias) = (var(&[9.0, 3.0, 1.0], &[3, 1]), var(&[1.0], &[1]));
         let weight = var(weight, &[1, 1, weight.len()]);
-        let out = char_cnn(&Tensor::new(chars, CPU).unwrap().reshape((1, 1, ())).unwrap(), &table, &weight, &bias).unwrap();
+        let out =
+            char_cnn(&Tensor::new(chars, CPU).unwrap().reshape((1, 1, ())).unwrap(), &table, &weight, &bias).unwrap();
         let gradients = out.sum_all().unwrap().backward().unwrap();
-        let all = [&table, &weight, &bias].map(|v| gradients.get(v).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap());
+        let all = [&table, &weight, &bias]
+            .map(|v| gradients.get(v).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap());
         (out.flatten_all().unwrap().to_vec1::<f64>().unwrap()[0], all)
     };
     assert_eq!(run(&[1, 2, 1], &[2.0]), (7.0, [vec![0.0, 2.0, 0.0], vec![3.0], vec![1.0]]));

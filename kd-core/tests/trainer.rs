@@ -47,7 +47,8 @@ fn squared_distance(output: &Output, batch: &Batch) -> Result<Loss> {
 }
 
 fn batch(step: usize) -> Result<Batch> {
-    let tokens = Tokens { first: pad(&[vec![1 + (step % 2) as u32]], &Device::Cpu)?, second: None, rows: Rows::Examples };
+    let tokens =
+        Tokens { first: pad(&[vec![1 + (step % 2) as u32]], &Device::Cpu)?, second: None, rows: Rows::Examples };
     Ok(Batch { tokens, labels: None, teachers: vec![], weights: None, task: 0, examples: vec![step] })
 }
 

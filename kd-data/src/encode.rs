@@ -4,16 +4,14 @@
 //! |----------------------------------|-----------------------------------|-------------------------------|
 //! | [`WordPieces`] → [`EncodedWords`]| pretrained encoders, tagging      | the first piece of every word |
 //! | [`WordPieces`] → [`EncodedTexts`]| pretrained encoders, classes      | one per text or pair          |
-//! | [`WordsAndChars`] → [`EncodedWordsAndChars`] | small taggers         | every word                    |
 //!
 //! A data set is encoded once; [`Encode::collate`] then makes batches of it. The rows of a batch stand in the order of
-//! the examples and, within one, of its words, whatever the encoder: outputs of a word-piece teacher and a
-//! word-and-character student fit row by row. Nothing is cut silently: each encoder says what it does with long input.
+//! the examples and, within one, of its words, whatever the encoder: outputs of a word-piece teacher and
+//! of a student that reads whole words fit row by row. Nothing is cut silently: each encoder says what it does with long input.
 
 mod pieces;
 mod texts;
 mod words;
-mod words_and_chars;
 
 use candle_core::{Result, bail};
 use kd_core::batch::Tokens;
@@ -21,7 +19,6 @@ use kd_core::batch::Tokens;
 pub use pieces::{PieceSentence, PieceText, WordPieces};
 pub use texts::EncodedTexts;
 pub use words::EncodedWords;
-pub use words_and_chars::{DEFAULT_MAX_CHARS, EncodedWordsAndChars, WordsAndChars};
 
 /// An encoded data set. An example's id is its position.
 ///

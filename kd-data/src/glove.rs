@@ -10,10 +10,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
-
 use crate::error::{Error, Result, count};
-use crate::vocabulary::Vocabulary;
 
 /// Word vectors.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,23 +21,6 @@ pub struct Vectors {
     pub words: Vec<String>,
     /// Their vectors one after the other, `words.len() · width` values.
     pub values: Vec<f32>,
-}
-
-impl Vectors {
-    /// A table for the words of `vocabulary`, `(vocabulary.len(), width)` f32; rows of words without a vector, of
-    /// padding and of the unknown word are zero.
-    ///
-    /// # Errors
-    /// If the tensor cannot be made on `device`.
-    pub fn table(&self, vocabulary: &Vocabulary, device: &Device) -> candle_core::Result<Tensor> {
-        let mut table = vec![0f32; vocabulary.len() * self.width];
-        for (word, vector) in self.words.iter().zip(self.values.chunks_exact(self.width)) {
-            if let Some(row) = vocabulary.get(word) {
-                table[row as usize * self.width..][..self.width].copy_from_slice(vector);
-            }
-        }
-        Tensor::from_vec(table, (vocabulary.len(), self.width), device)
-    }
 }
 
 /// The vectors of the words for which `wanted` is true; of a word that stands there twice, the first.
@@ -147,15 +127,5 @@ mod tests {
         assert_eq!(message(b"b 1 2\nx\xff 1 2\n"), expected);
         assert_eq!(message(b""), "v.txt: expected at least one word with its vector, found none");
         assert_eq!(message(b"0 50\n"), "v.txt: expected at least one word with its vector, found none");
-    }
-
-    #[test]
-    fn the_table_has_a_row_for_every_word() {
-        let mut vocabulary = Vocabulary::words([["The", "cat"].map(String::from)]);
-        vocabulary.extend_with(["dog"]);
-        let vectors = read(b"dog 1 2\nthe 3 4\n", &["dog", "the"]).unwrap();
-        let table: Vec<Vec<f32>> = vectors.table(&vocabulary, &Device::Cpu).unwrap().to_vec2().unwrap();
-        // Padding, unknown, cat, the, dog.
-        assert_eq!(table, [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [3.0, 4.0], [1.0, 2.0]]);
     }
 }

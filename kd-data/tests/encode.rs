@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use candle_core::{Device, Tensor};
 use kd_core::batch::{Rows, Tokens};
 use kd_data::conll::{ConllOptions, read_conll};
-use kd_data::encode::{DEFAULT_MAX_CHARS, Encode, EncodedTexts, EncodedWords, WordPieces, WordsAndChars};
+use kd_data::encode::{Encode, EncodedTexts, EncodedWords, WordPieces};
 use kd_data::example::Sentence;
-use kd_data::vocabulary::Vocabulary;
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -152,21 +151,6 @@ fn every_word_has_its_row_whatever_the_window() {
         assert_eq!(encoded.shortened(), shortened);
         assert_eq!(shortened.is_empty(), max_len >= 50, "{max_len}: {}", shortened.len());
     }
-}
-
-#[test]
-fn rows_are_those_of_words_and_characters() {
-    let sentences = sentences();
-    let student = WordsAndChars {
-        words: Vocabulary::words(&sentences),
-        characters: Vocabulary::characters(&sentences),
-        max_chars: DEFAULT_MAX_CHARS,
-    };
-    let student = student.encode(&sentences, &Device::Cpu).unwrap();
-    let teacher = EncodedWords::new(&pieces(), &sentences, 8, &Device::Cpu).unwrap();
-    assert_eq!(student.rows(), teacher.rows());
-    let of = |encoded: &dyn Encode| encoded.collate(&[3, 1, 40]).unwrap().rows_per_example().unwrap();
-    assert_eq!(of(&student), of(&teacher));
 }
 
 #[test]

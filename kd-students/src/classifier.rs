@@ -51,14 +51,6 @@ impl Classifier {
     pub fn set_word_vectors(&self, vectors: &[(usize, Vec<f32>)]) -> Result<()> {
         self.encoder.set_word_vectors(vectors)
     }
-
-    /// Replaces the word table, see [`WordEncoder::set_word_table`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn set_word_table(&self, table: &Tensor) -> Result<()> {
-        self.encoder.set_word_table(table)
-    }
 }
 
 impl Student for Classifier {

@@ -14,6 +14,7 @@ use kd_core::batch::Sequence;
 use kd_core::model::Mode;
 use kd_core::nn::{BiLstm, CharCnn};
 use kd_core::ops;
+use kd_core::variables::Variables;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -195,35 +196,35 @@ impl WordEncoder {
         let table = Tensor::from_vec(table, (rows, width), self.words.device())?.to_dtype(self.words.dtype())?;
         self.words.slice_set(&table, 0, 0)
     }
+}
 
-    /// Replaces the whole word table, in place as [`WordEncoder::set_word_vectors`] does; rows without a vector are
-    /// zero in the published code.
-    ///
-    /// # Shapes
-    /// - `table`: `(words, word_width)` float; row 0, padding, is set to zero whatever it holds
-    ///
-    /// # Errors
-    /// If the shape differs or a value is not finite. Nothing is changed then.
-    pub fn set_word_table(&self, table: &Tensor) -> Result<()> {
-        if table.dims() != self.words.dims() {
-            bail!("word table: expected shape {:?}, found {:?}", self.words.dims(), table.dims());
-        }
-        let values = table.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        if let Some(place) = values.iter().position(|value| !value.is_finite()) {
-            let (row, found) = (place / table.dim(1)?, values[place]);
-            bail!("word table, row {row}: expected finite values, found {found}");
-        }
-        let table = Tensor::from_vec(values, table.shape(), self.words.device())?.to_dtype(self.words.dtype())?;
-        self.words.slice_set(&table, 0, 0)?;
-        self.words.slice_set(&table.narrow(0, 0, 1)?.zeros_like()?, 0, PADDING as usize)
+/// A copy of the variables of a trained tagger or classifier whose word table has `vectors`, `(words, word_width)`, as
+/// further rows.
+///
+/// Meant for the pretrained vectors of words that the training text lacks. Training would not have moved them: without a
+/// gradient and without weight decay a row stays as it is. Appended afterwards, they cost no training time, and the
+/// student knows rare words, names above all, in the text it will meet. The caller appends the words to the
+/// [`crate::lookup::Lookup`] and adds their number to [`WordEncoderConfig::words`].
+///
+/// # Errors
+/// If there is no word table, or the width differs.
+pub fn append_words(variables: &Variables, vectors: &Tensor) -> Result<Variables> {
+    let name = format!("encoder.{WORD_TABLE}");
+    let mut tensors = variables.tensors();
+    let Some(table) = tensors.get_mut(&name) else { bail!("there is no word table `{name}`") };
+    let (width, found) = (table.dim(1)?, vectors.dim(1)?);
+    if found != width {
+        bail!("word vectors: expected width {width}, found {found}");
     }
+    *table = Tensor::cat(&[&table.detach(), &vectors.to_dtype(table.dtype())?.to_device(table.device())?], 0)?;
+    let (dtype, device) = (table.dtype(), table.device().clone());
+    Variables::from_tensors(tensors, dtype, &device)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use candle_core::Device;
-    use kd_core::variables::Variables;
 
     fn small() -> WordEncoderConfig {
         WordEncoderConfig { word_width: 3, filters: 4, hidden: 2, layers: 1, ..WordEncoderConfig::compact(6, 5) }
@@ -256,20 +257,24 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_table_is_taken_but_for_padding() {
+    fn appended_words_follow_the_others_and_change_nothing_else() {
         let variables = Variables::new(1, DType::F32, &Device::Cpu);
-        let encoder = WordEncoder::new(&small(), variables.builder()).unwrap();
-        let tensor = |value: f64, rows| Tensor::full(value, (rows, 3), &Device::Cpu).unwrap();
-        encoder.set_word_table(&tensor(2.0, 6)).unwrap();
-        let expected = [vec![vec![0f32; 3]], vec![vec![2.0; 3]; 5]].concat();
-        assert_eq!(table(&variables), expected);
-        for (wrong, message) in [
-            (tensor(1.0, 5), "expected shape [6, 3], found [5, 3]"),
-            (tensor(f64::NAN, 6), "row 0: expected finite values, found NaN"),
-        ] {
-            assert!(encoder.set_word_table(&wrong).unwrap_err().to_string().contains(message));
+        let tagger = crate::tagger::Tagger::new(
+            &crate::tagger::TaggerConfig { encoder: small(), head: crate::tagger::Head::Softmax },
+            2,
+            variables.builder(),
+        );
+        tagger.unwrap();
+        let more = append_words(&variables, &Tensor::new(&[[1f32, 2., 3.]], &Device::Cpu).unwrap()).unwrap();
+        let (before, after) = (variables.tensors(), more.tensors());
+        assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+        for (name, tensor) in &before {
+            let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let added: &[f32] = if name == "encoder.words.weight" { &[1., 2., 3.] } else { &[] };
+            assert_eq!(values(&after[name]), [&values(tensor), added].concat(), "{name}");
         }
-        assert_eq!(table(&variables), expected);
+        let narrow = Tensor::zeros((1, 2), DType::F32, &Device::Cpu).unwrap();
+        assert!(append_words(&variables, &narrow).unwrap_err().to_string().contains("expected width 3, found 2"));
     }
 
     #[test]

@@ -72,14 +72,6 @@ impl Tagger {
     pub fn set_word_vectors(&self, vectors: &[(usize, Vec<f32>)]) -> candle_core::Result<()> {
         self.encoder.set_word_vectors(vectors)
     }
-
-    /// Replaces the word table, see [`WordEncoder::set_word_table`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn set_word_table(&self, table: &Tensor) -> candle_core::Result<()> {
-        self.encoder.set_word_table(table)
-    }
 }
 
 impl Student for Tagger {

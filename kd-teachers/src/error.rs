@@ -68,6 +68,9 @@ pub enum Error {
     /// An argument is out of its range.
     #[error("{0}")]
     Argument(String),
+    /// A file could not be replaced.
+    #[error(transparent)]
+    Core(#[from] kd_core::Error),
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -22,10 +22,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use kd_core::checkpoint::replace_file_with;
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::error::{Error, Result};
-use crate::save::write_file;
 
 /// What the name of a matrix's scales ends in.
 pub const SCALE: &str = ".scale";
@@ -70,7 +70,7 @@ pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
             stored.push((name.clone(), Dtype::F32, tensor.dims().to_vec(), f32_bytes(&values)));
         }
     }
-    write_file(path, &serialize(&stored).map_err(wrong)?)
+    Ok(replace_file_with(path, &serialize(&stored).map_err(wrong)?)?)
 }
 
 pub(crate) fn f32_values(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {

@@ -1,5 +1,5 @@
 //! Compact models for low-resource entity tagging (Izsak, Guskin and Wasserblat 2019): a pretrained encoder is fine-tuned on
-//! few labelled sentences, labels many more, and a tagger of 3 M parameters learns from both.
+//! few labelled sentences, labels many more, and a BiLSTM tagger learns from both.
 //!
 //! ```sh
 //! cargo run --release --bin compact_ner -- --train eng.train --dev eng.testa --test eng.testb \
@@ -21,7 +21,7 @@ use examples::plot::{Curve, Titles, curves};
 use examples::predict::{self, PredictArgs};
 use examples::report::{self, Spread, milliseconds, percent, table};
 use examples::tagging::{
-    Classroom, Data, Draw, Folder, Pretrained, Scores, Speed, StudentSettings, TeacherSettings, Trained, Way, ask, lookup,
+    Classroom, Data, Draw, Folder, Pretrained, Scores, Speed, StudentSettings, TeacherSettings, Trained, Way, ask,
     measure,
 };
 use kd_core::objective::CrfTarget;
@@ -55,6 +55,9 @@ struct Args {
     /// Word vectors of width 100 in GloVe's text format; random without
     #[arg(long)]
     vectors: Option<PathBuf>,
+    /// Words, the first of --vectors, that the student knows besides those of its training text; 100 parameters each
+    #[arg(long, default_value_t = 100_000)]
+    vector_rows: usize,
     /// Labelled sentences, several separated by commas: 150, 300, ... or all
     #[arg(long, value_delimiter = ',', default_value = "150,300,750,1500,3000", value_parser = parse_count)]
     labels: Vec<Count>,
@@ -134,10 +137,6 @@ enum TargetChoice {
     Marginals,
 }
 
-/// Words that get a row in the student because they are common in the vectors' file: with those of the training text
-/// about 25,000 rows, and 3 M parameters, as in the paper.
-const VECTOR_ROWS: usize = 20_000;
-
 fn main() -> Result<()> {
     examples::start()?;
     let args = Args::parse();
@@ -161,7 +160,7 @@ fn train(args: &Args) -> Result<()> {
     let device = args.device.open()?;
     let files = ModelFiles::find(&args.teacher, &args.revision, &HubEnvironment::from_env()?)?;
     let pretrained = Pretrained::open(files)?;
-    let vectors = args.vectors.as_ref().map(|path| read_wanted(path, &data)).transpose()?;
+    let vectors = args.vectors.as_ref().map(|path| read_wanted(path, &data, args.vector_rows)).transpose()?;
     let teacher = TeacherSettings {
         model: args.teacher.clone(),
         lr: args.teacher_lr,
@@ -186,10 +185,11 @@ fn train(args: &Args) -> Result<()> {
         clip_norm: 5.0,
         alpha: args.alpha,
         temperature: args.temperature,
-        vector_rows: VECTOR_ROWS,
+        vector_rows: args.vector_rows,
         min_count: 3,
     };
-    let file = |path: &Option<PathBuf>| path.as_ref().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    let file =
+        |path: &Option<PathBuf>| path.as_ref().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
     let settings = serde_json::json!({
         "train": file(&args.train), "dev": file(&args.dev), "test": file(&args.test), "vectors": file(&args.vectors),
         "unlabelled": args.unlabelled.0, "teacher": teacher, "student": student,
@@ -205,12 +205,10 @@ fn train(args: &Args) -> Result<()> {
             let folder = folder(args.out.join(format!("labels-{}/seed-{seed}", column.labels)));
             let draw = Draw::new(&data, labels, args.unlabelled.0, seed)?;
             let (outputs, scores) = ask(&draw, &data.classes, &pretrained, &teacher, seed, &device, &folder)?;
-            let lookup = lookup(&draw, vectors.as_ref(), &student)?;
             let room = Classroom {
                 draw: &draw,
                 classes: &data.classes,
                 outputs: &outputs,
-                lookup: &lookup,
                 vectors: vectors.as_ref(),
                 settings: &student,
                 seed,
@@ -226,7 +224,8 @@ fn train(args: &Args) -> Result<()> {
     let last = columns.last().context("no labels")?;
     let both = |students: &Vec<Trained>| students[3].scores.small_dev_f1.unwrap_or(0.0);
     let best = (0..last.students.len()).max_by(|&a, &b| both(&last.students[a]).total_cmp(&both(&last.students[b])));
-    let best = format!("labels-{}/seed-{}/both", last.labels, best.context("--seeds: expected at least 1, found 0")? + 1);
+    let best =
+        format!("labels-{}/seed-{}/both", last.labels, best.context("--seeds: expected at least 1, found 0")? + 1);
     kd_students::bundle::copy(&args.out.join(&best), &args.out.join("student"))?;
     let bundle = Bundle::load(&args.out.join("student"), &device)?;
     let speeds = match args.latency_seconds {
@@ -243,18 +242,22 @@ fn train(args: &Args) -> Result<()> {
         )?;
     }
     report.print();
-    println!("\nkept in {}: report.json, student/{}", args.out.display(), if columns.len() > 1 { ", f1-by-labels.svg" } else { "" });
+    println!(
+        "\nkept in {}: report.json, student/{}",
+        args.out.display(),
+        if columns.len() > 1 { ", f1-by-labels.svg" } else { "" }
+    );
     Ok(())
 }
 
 /// The vectors of the words of the training file, and the commonest of all.
-fn read_wanted(path: &std::path::Path, data: &Data) -> Result<Vectors> {
+fn read_wanted(path: &std::path::Path, data: &Data, rows: usize) -> Result<Vectors> {
     let words: std::collections::HashSet<String> =
         data.train.examples.iter().flat_map(|sentence| &sentence.words).map(|word| word.to_lowercase()).collect();
     let mut place = 0;
     let vectors = read_vectors(path, |word| {
         place += 1;
-        place <= VECTOR_ROWS || words.contains(word)
+        place <= rows || words.contains(word)
     })?;
     if vectors.width != 100 {
         bail!("{}: expected vectors of width 100, found {}", path.display(), vectors.width);
@@ -389,7 +392,15 @@ impl Report {
                 faster(base.latency.p50_ms),
             ]
         });
-        let header = ["batch", "student p50/p99 ms", "words/s", "teacher ms", "times faster", "BERT-base shape ms", "times faster"];
+        let header = [
+            "batch",
+            "student p50/p99 ms",
+            "words/s",
+            "teacher ms",
+            "times faster",
+            "BERT-base shape ms",
+            "times faster",
+        ];
         println!("\nsentences of 40 words, {} threads", student[0].latency.threads);
         println!("{}", table(&header, &rows.collect::<Vec<_>>()));
     }

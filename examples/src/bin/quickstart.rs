@@ -6,7 +6,7 @@
 //! cargo run --release --bin predict -- --model out/quickstart/student --input questions.txt
 //! ```
 //!
-//! Data: SNIPS (CC0). Encoder: the first six layers of e5-small (MIT), `examples/models/pocket-encoder`. The control, a student
+//! Data: SNIPS (CC0). Encoder: all-MiniLM-L6-v2 (Apache-2.0) with the word pieces of SNIPS, `examples/models/pocket-encoder`. The control, a student
 //! trained on the gold labels alone, has the same start, the same number of updates of as many utterances, and the same
 //! choice of its best step. `examples/reference/quickstart.py` is the same in PyTorch.
 
@@ -84,8 +84,11 @@ const GOLD_IN_BATCH: usize = 4;
 /// Longest utterance in word pieces; SNIPS has none as long.
 const MAX_PIECES: usize = 128;
 /// Classified at the end.
-const SENTENCES: [&str; 3] =
-    ["will it rain in lisbon this weekend", "add this song to my running playlist", "book a table for two near the station"];
+const SENTENCES: [&str; 3] = [
+    "will it rain in lisbon this weekend",
+    "add this song to my running playlist",
+    "book a table for two near the station",
+];
 
 /// Three parts of SNIPS and their intents.
 struct Data {
@@ -216,7 +219,14 @@ struct Teacher {
 }
 
 impl Teacher {
-    fn fine_tune(data: &Data, draw: &Draw, files: &ModelFiles, args: &Args, seed: u64, device: &Device) -> Result<Self> {
+    fn fine_tune(
+        data: &Data,
+        draw: &Draw,
+        files: &ModelFiles,
+        args: &Args,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self> {
         let options = HeadOptions::default();
         let (classifier, variables) =
             SequenceClassifier::from_files(files, data.classes.names(), seed, device, &options)?;
@@ -326,7 +336,8 @@ impl Pupil {
             if is_distilled {
                 examples.extend(rest_plan.indices(step).iter().map(|id| draw.labelled + id));
             }
-            let texts: Vec<Vec<String>> = examples.iter().map(|&id| draw.utterances[id].sentence.words.clone()).collect();
+            let texts: Vec<Vec<String>> =
+                examples.iter().map(|&id| draw.utterances[id].sentence.words.clone()).collect();
             let logits = outputs.collate(&examples, data.classes.names(), device)?;
             let labels = collate_labels(&labels, &examples, device)?;
             let tokens = lookup.tokens(&texts, Kind::Examples, device)?;
@@ -346,8 +357,7 @@ impl Pupil {
             seed,
         };
         let mut trainer = Trainer::new(&pupil.classifier, &pupil.variables, &objective, config)?;
-        let mut evaluate =
-            || pupil.accuracy(data, &draw.dev).map_err(|error| candle_core::Error::msg(error).into());
+        let mut evaluate = || pupil.accuracy(data, &draw.dev).map_err(|error| candle_core::Error::msg(error).into());
         let name = if is_distilled { "distilled student" } else { "gold-only student" };
         fit(&mut trainer, name, args.steps, &batches, Some(&mut evaluate))?;
         let evaluations = trainer.evaluations().to_vec();
@@ -425,7 +435,8 @@ fn time(teacher: &Teacher, student: &Bundle, data: &Data) -> Result<[Vec<BatchLa
 impl Teacher {
     fn ask_quietly(&self, utterances: &[Utterance]) -> candle_core::Result<()> {
         let texts = utterances.iter().map(Utterance::text);
-        let encoded = EncodedTexts::new(&self.pieces, texts, MAX_PIECES, &self.device).map_err(candle_core::Error::wrap)?;
+        let encoded =
+            EncodedTexts::new(&self.pieces, texts, MAX_PIECES, &self.device).map_err(candle_core::Error::wrap)?;
         let tokens = encoded.collate(&(0..utterances.len()).collect::<Vec<_>>())?;
         self.classifier.forward(&tokens, Mode::Eval)?.logits()?.to_vec2::<f32>().map(drop)
     }
@@ -473,7 +484,12 @@ fn print(rows: &[Row], gains: &[f64]) {
     println!("\n{}\n", table(&header, &cells.collect::<Vec<_>>()));
     let gain = Spread::of(gains);
     let error = gain.std / (gains.len() as f64).sqrt();
-    println!("distilled over gold alone: {:+.1} points (standard error {:.1}, {} draws)", 100.0 * gain.mean, 100.0 * error, gains.len());
+    println!(
+        "distilled over gold alone: {:+.1} points (standard error {:.1}, {} draws)",
+        100.0 * gain.mean,
+        100.0 * error,
+        gains.len()
+    );
     let faster = |idx: usize| rows[0].latency[idx].latency.p50_ms / rows[2].latency[idx].latency.p50_ms;
     println!("faster than the teacher: {:.0} times at batch 1, {:.0} times at batch 32", faster(0), faster(1));
 }

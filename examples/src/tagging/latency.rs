@@ -82,7 +82,8 @@ pub fn measure(
     })?;
 
     let variables = Variables::new(0, DType::F32, device);
-    let base = TokenTagger::new(&EncoderConfig::bert_base(), data.classes.names(), &variables, &HeadOptions::default())?;
+    let base =
+        TokenTagger::new(&EncoderConfig::bert_base(), data.classes.names(), &variables, &HeadOptions::default())?;
     let base_speed = speed(&variables, seconds, |batch| {
         let (base, tokens) = (&base, random_pieces(batch, device)?);
         Ok(move || finish(&base.forward(&tokens, Mode::Eval)?.detach().heads[0]))

@@ -23,7 +23,7 @@ use kd_data::tags::{Classes, TagScheme, convert_all};
 use serde::{Deserialize, Serialize};
 
 pub use latency::{BatchLatency, Speed, measure};
-pub use students::{Classroom, StudentSettings, Trained, Way, lookup};
+pub use students::{Classroom, StudentSettings, Trained, Way};
 pub use teacher::{Pretrained, TeacherSettings, ask};
 
 /// The three parts of a data set, in IOB2.

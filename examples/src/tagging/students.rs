@@ -1,23 +1,24 @@
 //! Trains a student one of four ways and scores it.
 
 use anyhow::{Result, bail};
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use kd_core::batch::Batch;
-use kd_core::model::{Mode, Output, Student};
+use kd_core::metrics::entity_f1;
+use kd_core::model::Output;
 use kd_core::objective::{CrfTarget, Distillation};
 use kd_core::optim::AdamWConfig;
 use kd_core::schedule::Schedule;
 use kd_core::trainer::{Outcome, Trainer, TrainerConfig};
 use kd_core::variables::Variables;
-use kd_data::batches::{BatchPlan, DEFAULT_POOL, collate_labels, restore, sequential};
+use kd_data::batches::{BatchPlan, DEFAULT_POOL, collate_labels};
 use kd_data::glove::Vectors;
 use kd_data::tags::Classes;
 use kd_data::teacher_outputs::TeacherOutputs;
 use kd_data::vocabulary::Vocabulary;
-use kd_students::bundle::{self, BundleOptions, Description, StudentConfig};
-use kd_students::encoder::WordEncoderConfig;
+use kd_students::bundle::{self, Bundle, BundleOptions, Description, StudentConfig};
+use kd_students::encoder::{SPECIAL, UNKNOWN, WordEncoderConfig, append_words};
 use kd_students::lookup::{Kind, Lookup};
-use kd_students::tagger::{Head, Tagger, TaggerConfig, decode};
+use kd_students::tagger::{Head, Tagger, TaggerConfig};
 use serde::{Deserialize, Serialize};
 
 use super::{Draw, Folder, Scores};
@@ -84,7 +85,8 @@ pub struct StudentSettings {
     pub alpha: f64,
     /// Temperature of both sides.
     pub temperature: f64,
-    /// Words that get a row because they stand first in the vectors' file, which is sorted by frequency.
+    /// Words that the student knows, besides those of its training text, because they stand first in the vectors' file,
+    /// which is sorted by frequency.
     pub vector_rows: usize,
     /// Times that a word without a vector must occur in the training text to get a row.
     pub min_count: usize,
@@ -110,17 +112,15 @@ impl StudentSettings {
     }
 }
 
-/// The words and characters that the students of a draw know: those of the training text, labelled or not, and the
-/// commonest words of the vectors' file.
+/// The words and characters of the training text of a draw, labelled or not: what its students learn.
 ///
 /// Dev and test are not looked at. A rare word without a vector gets no row, so that the row of unknown words is trained.
-pub fn lookup(draw: &Draw, vectors: Option<&Vectors>, settings: &StudentSettings) -> Result<Lookup> {
+fn lookup(draw: &Draw, vectors: Option<&Vectors>, settings: &StudentSettings) -> Result<Lookup> {
     let texts = || draw.data.examples[..draw.training].iter().map(|sentence| &sentence.words);
     let has_vector: std::collections::HashSet<&str> =
         vectors.iter().flat_map(|vectors| &vectors.words).map(String::as_str).collect();
     let keep = |word: &str, count: usize| count >= settings.min_count || has_vector.contains(word);
-    let mut words = Vocabulary::words_where(texts(), keep);
-    words.extend_with(vectors.iter().flat_map(|vectors| vectors.words.iter().take(settings.vector_rows)));
+    let words = Vocabulary::words_where(texts(), keep);
     let characters = Vocabulary::characters(texts());
     let characters = characters.symbols().iter().flat_map(|symbol| symbol.chars()).collect();
     Ok(Lookup::new(words.symbols().to_vec(), characters, true, WordEncoderConfig::compact(2, 2).max_chars)?)
@@ -137,6 +137,19 @@ pub struct Trained {
     pub bytes: u64,
 }
 
+/// The words beyond the training text, for after training.
+fn further_words(lookup: &Lookup, vectors: &Vectors, rows: usize) -> Result<(Vec<String>, Tensor)> {
+    let (mut words, mut values) = (Vec::new(), Vec::new());
+    for (word, vector) in vectors.words.iter().zip(vectors.values.chunks_exact(vectors.width)).take(rows) {
+        if lookup.word(word) == UNKNOWN {
+            words.push(word.clone());
+            values.extend_from_slice(vector);
+        }
+    }
+    let shape = (words.len(), vectors.width);
+    Ok((words, Tensor::from_vec(values, shape, &Device::Cpu)?))
+}
+
 /// What all students of one draw share.
 #[derive(Debug)]
 pub struct Classroom<'a> {
@@ -146,8 +159,6 @@ pub struct Classroom<'a> {
     pub classes: &'a Classes,
     /// The teacher's answers.
     pub outputs: &'a TeacherOutputs,
-    /// Words and characters.
-    pub lookup: &'a Lookup,
     /// Pretrained word vectors.
     pub vectors: Option<&'a Vectors>,
     /// Sizes and training.
@@ -166,33 +177,48 @@ impl Classroom<'_> {
 
     fn train_anew(&self, way: Way, folder: &Folder) -> Result<Trained> {
         let Self { draw, classes, settings, seed, device, .. } = *self;
-        let config = TaggerConfig {
-            encoder: WordEncoderConfig::compact(self.lookup.word_rows(), self.lookup.character_rows()),
-            head: settings.head,
-        };
+        let lookup = lookup(draw, self.vectors, settings)?;
+        let sizes = WordEncoderConfig::compact(lookup.word_rows(), lookup.character_rows());
+        let config = TaggerConfig { encoder: sizes, head: settings.head };
         let variables = Variables::new(seed, DType::F32, device);
         let tagger = Tagger::new(&config, classes.len(), variables.builder())?;
+        let (mut description, mut further) = (description(&config, classes, &lookup), None);
         if let Some(vectors) = self.vectors {
             let pairs = vectors.words.iter().zip(vectors.values.chunks_exact(vectors.width));
-            let rows = pairs.filter_map(|(word, vector)| match self.lookup.word(word) {
-                kd_students::encoder::UNKNOWN => None,
+            let rows = pairs.filter_map(|(word, vector)| match lookup.word(word) {
+                UNKNOWN => None,
                 row => Some((row as usize, vector.to_vec())),
             });
             tagger.set_word_vectors(&rows.collect::<Vec<_>>())?;
+            let (words, rows) = further_words(&lookup, vectors, settings.vector_rows)?;
+            description.words.extend(words);
+            let sizes = WordEncoderConfig { words: description.words.len() + SPECIAL, ..config.encoder.clone() };
+            description.student = StudentConfig::Tagger(TaggerConfig { encoder: sizes, ..config });
+            further = Some(rows);
         }
+        let path = folder.path.join(way.name());
+        // What is scored is what is saved: with the further words, and as precise as the file.
+        let saved = || -> Result<Bundle> {
+            let variables = match &further {
+                Some(rows) => append_words(&variables, rows)?,
+                None => variables.clone(),
+            };
+            bundle::save(&path, &description, &variables, BundleOptions { half_precision: true })?;
+            Ok(Bundle::load(&path, device)?)
+        };
 
         let trained_on = if way.reads_unlabelled() { draw.training } else { draw.labelled };
         let mut labels = classes.encode(&draw.data.select(&(0..draw.labelled).collect::<Vec<_>>()))?;
         for example in draw.labelled..trained_on {
             labels.push(self.outputs.labels(example, classes.names())?);
         }
-        let lengths: Vec<usize> = draw.data.examples.iter().map(|sentence| sentence.words.len()).collect();
-        let plan = BatchPlan::new(lengths[..trained_on].to_vec(), settings.batch_size, seed, DEFAULT_POOL)?;
+        let lengths = draw.data.examples[..trained_on].iter().map(|sentence| sentence.words.len()).collect();
+        let plan = BatchPlan::new(lengths, settings.batch_size, seed, DEFAULT_POOL)?;
         let batches = |step: usize| {
             let examples = plan.indices(step);
             let logits = self.outputs.collate(&examples, classes.names(), device)?;
             Ok(Batch {
-                tokens: self.tokens(&examples)?,
+                tokens: lookup.tokens(&self.words(&examples), Kind::Words, device)?,
                 labels: Some(collate_labels(&labels, &examples, device)?),
                 teachers: vec![Output::from_logits(logits)],
                 weights: None,
@@ -200,57 +226,53 @@ impl Classroom<'_> {
                 examples,
             })
         };
-        let f1 = |ids: &[usize]| draw.f1(ids, &self.predict(&tagger, &lengths, ids)?, classes);
-        let mut evaluate = || f1(&draw.small_dev).map_err(|error| candle_core::Error::msg(error).into());
+        let small_dev = || self.f1(&saved()?, &draw.small_dev);
+        let mut evaluate = || small_dev().map_err(|error| candle_core::Error::msg(error).into());
 
         let objective = settings.objective(way);
         let checkpoint = folder.path.join(format!("{}.checkpoint", way.name()));
-        let mut trainer =
-            Trainer::new(&tagger, &variables, &objective, settings.trainer(seed, folder.checkpoint_every))?.with_checkpoint(&checkpoint)?;
+        let config = settings.trainer(seed, folder.checkpoint_every);
+        let mut trainer = Trainer::new(&tagger, &variables, &objective, config)?.with_checkpoint(&checkpoint)?;
         let mut progress = Progress::new(way.name(), settings.steps, trainer.step_count(), "steps");
         if trainer.fit(&batches, Some(&mut evaluate), &mut progress)? == Outcome::Interrupted {
             bail!(Interrupted);
         }
         drop(progress);
 
-        let best = trainer.best();
+        let (bundle, best) = (saved()?, trainer.best());
         let scores = Scores {
             small_dev_f1: best.map(|best| best.score),
-            dev_f1: f1(&draw.dev())?,
-            test_f1: f1(&draw.test())?,
+            dev_f1: self.f1(&bundle, &draw.dev())?,
+            test_f1: self.f1(&bundle, &draw.test())?,
             steps: trainer.step_count(),
             best_step: best.map_or(trainer.step_count(), |best| best.step),
         };
-        let description = Description {
-            student: StudentConfig::Tagger(config),
-            classes: classes.names().to_vec(),
-            words: self.lookup.words().to_vec(),
-            characters: self.lookup.characters().to_vec(),
-            lower_case: true,
-        };
-        let bytes = bundle::save(&folder.path.join(way.name()), &description, &variables, BundleOptions::default())?;
         if checkpoint.exists() {
             std::fs::remove_file(&checkpoint)?;
         }
-        Ok(Trained { scores, parameters: variables.parameter_count(), bytes })
+        Ok(Trained { scores, parameters: bundle.parameter_count(), bytes: bundle::bytes(&path)? })
     }
 
-    fn tokens(&self, examples: &[usize]) -> candle_core::Result<kd_core::batch::Tokens> {
-        let words: Vec<Vec<String>> = examples.iter().map(|&id| self.draw.data.examples[id].words.clone()).collect();
-        self.lookup.tokens(&words, Kind::Words, self.device)
+    fn words(&self, examples: &[usize]) -> Vec<Vec<String>> {
+        examples.iter().map(|&id| self.draw.data.examples[id].words.clone()).collect()
     }
 
-    fn predict(&self, tagger: &Tagger, lengths: &[usize], ids: &[usize]) -> Result<Vec<Vec<u32>>> {
-        let lengths: Vec<usize> = ids.iter().map(|&id| lengths[id]).collect();
-        let batches = sequential(&lengths, 4096);
-        let mut results = Vec::new();
-        for batch in &batches {
-            let examples: Vec<usize> = batch.iter().map(|&place| ids[place]).collect();
-            let tokens = self.tokens(&examples)?;
-            let per_example = tokens.rows_per_example()?;
-            let mut classes = decode(&tagger.forward(&tokens, Mode::Eval)?.detach(), &per_example)?.into_iter();
-            results.push(per_example.iter().map(|&rows| classes.by_ref().take(rows).collect()).collect::<Vec<_>>());
-        }
-        Ok(restore(&batches, results))
+    /// Entity F1 of a saved student on these sentences.
+    fn f1(&self, bundle: &Bundle, ids: &[usize]) -> Result<f64> {
+        let tagged = bundle.tag(&self.words(ids))?;
+        let tags: Vec<Vec<&str>> =
+            tagged.iter().map(|words| words.iter().map(|word| word.tag.as_str()).collect()).collect();
+        let gold = ids.iter().map(|&id| self.draw.data.examples[id].tags.as_slice());
+        Ok(entity_f1(gold.zip(tags.iter().map(Vec::as_slice)))?.f1())
+    }
+}
+
+fn description(config: &TaggerConfig, classes: &Classes, lookup: &Lookup) -> Description {
+    Description {
+        student: StudentConfig::Tagger(config.clone()),
+        classes: classes.names().to_vec(),
+        words: lookup.words().to_vec(),
+        characters: lookup.characters().to_vec(),
+        lower_case: true,
     }
 }

@@ -87,8 +87,10 @@ pub fn ask(
 ) -> Result<(TeacherOutputs, Scores)> {
     let steps = settings.steps_for(draw.labelled);
     // Training is a function of these, so they stand for the fine-tuned weights.
-    let labelled = serde_json::to_string(&draw.data.examples[..draw.labelled].iter().map(|s| &s.tags).collect::<Vec<_>>())?;
-    let weights = digest::of_parts([&pretrained.digest, &serde_json::to_string(settings)?, &seed.to_string(), &labelled]);
+    let labelled =
+        serde_json::to_string(&draw.data.examples[..draw.labelled].iter().map(|s| &s.tags).collect::<Vec<_>>())?;
+    let weights =
+        digest::of_parts([&pretrained.digest, &serde_json::to_string(settings)?, &seed.to_string(), &labelled]);
     let texts = digest::of_sentences(draw.data.examples.iter().map(|sentence| &sentence.words));
     let key = TeacherOutputs::key(&weights, pretrained.pieces.digest(), &texts);
     let path = folder.path.join("teacher-outputs.safetensors");

@@ -15,15 +15,15 @@
 //! | [`embedding()`] | ids → `(.., width)` | |
 
 pub mod attention;
+pub mod char_cnn;
 pub mod cpu;
 pub mod crf;
-pub mod lstm;
-pub mod char_cnn;
 pub mod dropout;
 pub mod embedding;
 pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
+pub mod lstm;
 pub mod softmax;
 
 pub use attention::{attention, attention_probs};

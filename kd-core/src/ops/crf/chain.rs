@@ -56,11 +56,7 @@ impl Step {
     fn forward(&self, prev: &[f64]) -> Vec<f64> {
         let (_, mut sums, max) = self.sums(prev);
         for (class, sum) in sums.iter_mut().enumerate() {
-            *sum = if *sum > TINY {
-                max + self.shift + sum.ln()
-            } else {
-                log_sum_exp(self.arriving(prev, class))
-            };
+            *sum = if *sum > TINY { max + self.shift + sum.ln() } else { log_sum_exp(self.arriving(prev, class)) };
         }
         sums
     }

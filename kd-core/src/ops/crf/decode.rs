@@ -69,13 +69,14 @@ fn best_path(emissions: &[f64], transitions: &[f64], classes: usize) -> Vec<u32>
 ///
 /// # Errors
 /// If `transitions` is not `(classes + 2, classes)`.
-pub fn constrain(
-    transitions: &Tensor,
-    allowed: impl Fn(Option<usize>, Option<usize>) -> bool,
-) -> Result<Tensor> {
+pub fn constrain(transitions: &Tensor, allowed: impl Fn(Option<usize>, Option<usize>) -> bool) -> Result<Tensor> {
     let (rows, classes) = transitions.dims2()?;
     if rows != classes + 2 {
-        candle_core::bail!("expected transitions of shape {:?}, found {:?}", [classes + 2, classes], transitions.dims());
+        candle_core::bail!(
+            "expected transitions of shape {:?}, found {:?}",
+            [classes + 2, classes],
+            transitions.dims()
+        );
     }
     let mut penalties = Vec::with_capacity(rows * classes);
     for row in 0..rows {

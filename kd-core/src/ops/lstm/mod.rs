@@ -118,10 +118,8 @@ fn infer<T: Float>(xs: &Tensor, plan: &Plan, directions: [&LstmWeights; 2], hidd
     let [ih0, hh0, bias0, ih1, hh1, bias1] = &tensors;
     let (ih0, hh0, bias0) = (values::<T>(ih0)?, values::<T>(hh0)?, values::<T>(bias0)?);
     let (ih1, hh1, bias1) = (values::<T>(ih1)?, values::<T>(hh1)?, values::<T>(bias1)?);
-    let weights = [
-        Weights { ih: &ih0, hh: &hh0, bias: &bias0, hidden },
-        Weights { ih: &ih1, hh: &hh1, bias: &bias1, hidden },
-    ];
+    let weights =
+        [Weights { ih: &ih0, hh: &hh0, bias: &bias0, hidden }, Weights { ih: &ih1, hh: &hh1, bias: &bias1, hidden }];
     let (out, _) = kernel::forward(plan, &values::<T>(xs)?, weights);
     tensor(out, (batch, len, 2 * hidden))
 }
