@@ -1,7 +1,7 @@
 //! Other people's models as teachers.
 //!
 //! A [`FrozenModel`] is class names and a function from tokens to logits: whatever can be computed with Candle can
-//! teach. Its output is detached. With the feature `candle-transformers` there is [`FrozenModel::bert`], which shows how
+//! teach. Its output is detached. With the feature `candle-transformers` there is `FrozenModel::bert`, which shows how
 //! a model of [candle-transformers](https://docs.rs/candle-transformers) is wrapped. Those models are for frozen
 //! teachers only: their layer norm has no backward pass and their dropout does nothing.
 //!

@@ -40,7 +40,7 @@ impl CharCnn {
         if symbols == 0 || width == 0 || filters == 0 {
             bail!("a char-cnn needs sizes above 0, found symbols {symbols}, width {width}, filters {filters}");
         }
-        if kernel % 2 == 0 {
+        if kernel.is_multiple_of(2) {
             bail!("expected an odd kernel, found {kernel}");
         }
         let table = Init::Randn { mean: 0.0, stdev: 1.0 };

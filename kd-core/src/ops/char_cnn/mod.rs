@@ -52,7 +52,7 @@ pub fn char_cnn(chars: &Tensor, table: &Tensor, weight: &Tensor, bias: &Tensor) 
             bias.dims()
         );
     }
-    if kernel % 2 == 0 {
+    if kernel.is_multiple_of(2) {
         bail!("expected an odd kernel, found {kernel}");
     }
     if chars.dtype() != DType::U32 {

@@ -16,6 +16,7 @@
 //! and cells for the backward pass only if an argument is tracked. On other devices, and in other
 //! dtypes, the same is composed of Candle's ops: right, but a dozen kernels per time step.
 
+mod cell;
 mod composed;
 mod kernel;
 mod plan;
