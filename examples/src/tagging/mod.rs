@@ -9,6 +9,7 @@
 //! Everything is kept in the draw's folder, and what is there already is not made again.
 
 mod latency;
+mod report;
 mod students;
 mod teacher;
 
@@ -23,6 +24,7 @@ use kd_data::tags::{Classes, TagScheme, convert_all};
 use serde::{Deserialize, Serialize};
 
 pub use latency::{BatchLatency, Speed, measure};
+pub use report::{Column, Report};
 pub use students::{Classroom, StudentSettings, Trained, Way};
 pub use teacher::{Pretrained, TeacherSettings, ask};
 
