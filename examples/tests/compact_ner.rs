@@ -89,7 +89,7 @@ fn bad_input_is_named_with_file_and_line() {
     let out = folder.path().join("out");
     let bad = folder.path().join("bad.conll");
     for (text, expected) in [
-        ("EU\tB-org\nrejects\n", "bad.conll:2: expected 2 columns, found 1"),
+        ("EU\tB-org\nrejects\n", "bad.conll:2: expected 2 columns as on line 1, found 1 column"),
         ("EU\tX-org\n", "bad.conll:1:"),
         ("", "bad.conll"),
         ("EU\tB-nonsense\n", "bad.conll:1: expected one of the tags"),

@@ -63,7 +63,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Number of examples.
+    /// Number of sequences of `first`: of examples, unless one is so long that it was encoded in several.
     pub fn batch(&self) -> Result<usize> {
         self.first.ids.dim(0)
     }

@@ -213,7 +213,7 @@ fn train(args: &Args) -> Result<()> {
 
     // The student to deploy: both ways, the largest labelled set, the draw that did best on its own small dev sample.
     let last = columns.last().context("no labels")?;
-    let both = |students: &Vec<Trained>| students[3].scores.small_dev_f1.unwrap_or(0.0);
+    let both = |students: &Vec<Trained>| students.last().and_then(|both| both.scores.small_dev_f1).unwrap_or(0.0);
     let best = (0..last.students.len()).max_by(|&a, &b| both(&last.students[a]).total_cmp(&both(&last.students[b])));
     let best =
         format!("labels-{}/seed-{}/both", last.labels, best.context("--seeds: expected at least 1, found 0")? + 1);
