@@ -39,6 +39,10 @@ pub fn curves(path: &Path, titles: Titles<'_>, curves: &[Curve]) -> Result<()> {
     if left.is_nan() || left <= 0.0 || !right.is_finite() {
         bail!("a curve over a logarithmic axis needs points with a positive x, found x from {left} to {right}");
     }
+    // A decade's marks would leave 150 to 300 without one.
+    let mut marks: Vec<f64> = points().map(|&(x, ..)| x).collect();
+    marks.sort_by(f64::total_cmp);
+    marks.dedup();
     let margin = (0.08 * (top - bottom)).max(0.005);
     let mut svg = String::new();
     {
@@ -50,7 +54,7 @@ pub fn curves(path: &Path, titles: Titles<'_>, curves: &[Curve]) -> Result<()> {
             .x_label_area_size(44)
             .y_label_area_size(58)
             .build_cartesian_2d(
-                (left * 0.85..right * 1.18).log_scale(),
+                (left * 0.85..right * 1.18).log_scale().with_key_points(marks),
                 (bottom - margin).max(0.0)..(top + margin).min(1.0),
             )?;
         chart
@@ -96,8 +100,9 @@ mod tests {
         let titles = Titles { title: "F1 by labels", x: "labelled sentences", y: "F1" };
         curves(&path, titles, &[curve("gold"), curve("teacher")]).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
-        for part in ["<svg", "gold", "teacher", "labelled sentences"] {
-            assert!(svg.contains(part), "{part}");
+        let texts: Vec<&str> = svg.lines().map(str::trim).collect();
+        for part in ["gold", "teacher", "labelled sentences", "150", "300"] {
+            assert!(texts.contains(&part), "{part}");
         }
         assert!(curves(&path, titles, &[]).unwrap_err().to_string().contains("needs points"));
     }

@@ -1,5 +1,5 @@
 //! The whole idea in three minutes, without a download: ten labelled utterances for each of seven intents, a pretrained
-//! encoder fine-tuned on them, and a small student that learns from what the encoder says of 2,000 unlabelled utterances.
+//! encoder fine-tuned on them, and a small student that learns from what the encoder says of 4,000 unlabelled utterances.
 //!
 //! ```sh
 //! cargo run --release --bin quickstart
@@ -35,16 +35,16 @@ struct Args {
     #[arg(long, default_value_t = 10)]
     per_class: usize,
     /// Unlabelled utterances
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = 4000)]
     unlabelled: usize,
     /// Number of draws; their seeds are 1, 2, ...
     #[arg(long, default_value_t = 3)]
     seeds: u64,
     /// Updates of the teacher
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 100)]
     teacher_steps: usize,
     /// Updates of each student
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 1000)]
     steps: usize,
     /// Folder of the pretrained encoder
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/models/pocket-encoder"))]
