@@ -245,7 +245,7 @@ impl Bundle {
         let text = folder::read(&path)?;
         check_format(&path, &text)?;
         let config: ConfigFile =
-            serde_json::from_str(&text).map_err(|source| Error::Json { path: path.clone(), source })?;
+            serde_json::from_str(&text).map_err(|cause| Error::Json { path: path.clone(), cause })?;
         let description = Description {
             student: config.student,
             classes: config.classes,
@@ -308,7 +308,7 @@ impl Student for Bundle {
 /// Looks at format and version before anything else, so that another version's fields are not reported as faults.
 fn check_format(path: &Path, text: &str) -> Result<()> {
     let value: serde_json::Value =
-        serde_json::from_str(text).map_err(|source| Error::Json { path: path.to_path_buf(), source })?;
+        serde_json::from_str(text).map_err(|cause| Error::Json { path: path.to_path_buf(), cause })?;
     for (field, expected) in [("format", serde_json::json!(FORMAT)), ("version", serde_json::json!(VERSION))] {
         let found = value.get(field).unwrap_or(&serde_json::Value::Null);
         if *found != expected {

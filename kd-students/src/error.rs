@@ -28,22 +28,22 @@ pub enum Error {
         message: String,
     },
     /// A file or folder could not be read, written or renamed.
-    #[error("{path}: cannot {action}: {source}", path = .path.display())]
+    #[error("{path}: cannot {action}: {cause}", path = .path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What was tried: `read`, `write`, ...
         action: &'static str,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
-    /// A JSON file is not what it should be; the message of `source` has line and column.
-    #[error("{path}: {source}", path = .path.display())]
+    /// A JSON file is not what it should be; the message of `cause` has line and column.
+    #[error("{path}: {cause}", path = .path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// What the parser said.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     /// A file or folder is something else than a saved student.
     #[error("{path}: expected {expected}, found {found}", path = .path.display())]
@@ -56,12 +56,12 @@ pub enum Error {
         found: String,
     },
     /// A file of a saved student is readable, and its content does not fit the rest.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path}: {cause}", path = .path.display())]
     In {
         /// The file.
         path: PathBuf,
         /// What is wrong in it.
-        source: Box<Error>,
+        cause: Box<Error>,
     },
     /// Tensors are missing, have another shape or type, or belong to nothing.
     #[error("{path}: the tensors do not fit the model: {}", .problems.join("; "), path = .path.display())]
@@ -87,11 +87,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
-        move |source| Self::Io { path, action, source }
+        move |cause| Self::Io { path, action, cause }
     }
 
     pub(crate) fn within(self, path: &Path) -> Self {
-        Self::In { path: path.to_path_buf(), source: Box::new(self) }
+        Self::In { path: path.to_path_buf(), cause: Box::new(self) }
     }
 
     pub(crate) fn config(field: &'static str, expected: impl Into<String>, found: impl ToString) -> Self {

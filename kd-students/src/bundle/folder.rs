@@ -125,7 +125,7 @@ fn sync_folder(dir: &Path) -> Result<()> {
 
 pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let mut text =
-        serde_json::to_string_pretty(value).map_err(|source| Error::Json { path: path.to_path_buf(), source })?;
+        serde_json::to_string_pretty(value).map_err(|cause| Error::Json { path: path.to_path_buf(), cause })?;
     text.push('\n');
     let mut file = File::create(path).map_err(Error::io(path, "create"))?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(Error::io(path, "write"))
@@ -136,5 +136,5 @@ pub(super) fn read(path: &Path) -> Result<String> {
 }
 
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    serde_json::from_str(&read(path)?).map_err(|source| Error::Json { path: path.to_path_buf(), source })
+    serde_json::from_str(&read(path)?).map_err(|cause| Error::Json { path: path.to_path_buf(), cause })
 }

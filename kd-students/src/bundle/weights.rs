@@ -30,7 +30,8 @@ pub(super) fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, options: Bu
         let stored_dtype = if half { DType::F16 } else { DTYPE };
         stored.insert(name.as_str(), tensor.to_dtype(stored_dtype)?.to_device(&Device::Cpu)?.contiguous()?);
     }
-    candle_core::safetensors::save(&stored, path).map_err(|error| in_file(path, &error))?;
+    let bytes = safetensors::serialize(&stored, None).map_err(|error| in_file(path, &error))?;
+    std::fs::write(path, bytes).map_err(Error::io(path, "write"))?;
     folder::sync(path)
 }
 
@@ -40,8 +41,8 @@ pub(super) fn read(path: &Path, device: &Device) -> Result<HashMap<String, Tenso
     candle_core::safetensors::load_buffer(&buffer, device).map_err(|error| in_file(path, &error))
 }
 
-/// What Candle says of a file, without its backtrace.
-fn in_file(path: &Path, error: &candle_core::Error) -> Error {
+/// What Candle or safetensors says of a file, without a backtrace.
+fn in_file(path: &Path, error: &dyn std::fmt::Display) -> Error {
     let found = error.to_string().lines().next().unwrap_or_default().to_string();
     Error::Format { path: path.to_path_buf(), expected: "a safetensors file".to_string(), found }
 }
