@@ -127,6 +127,13 @@ fn fine_tune_and_ask(
     let max_len = tagger.encoder().config().max_positions;
     let words = draw.data.examples.iter().map(|sentence| &sentence.words);
     let encoded = EncodedWords::new(&pretrained.pieces, words, max_len, device)?;
+    for &(sentence, word) in encoded.shortened() {
+        let sentence = &draw.data.examples[sentence];
+        eprintln!(
+            "note: the teacher reads only the start of `{}`, which has more than {max_len} pieces",
+            sentence.words[word]
+        );
+    }
     let labels = classes.encode(&draw.data.select(&(0..draw.labelled).collect::<Vec<_>>()))?;
     let plan = BatchPlan::new(encoded.lengths()[..draw.labelled].to_vec(), settings.batch_size, seed, DEFAULT_POOL)?;
     let batches = |step: usize| {
