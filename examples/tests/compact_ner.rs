@@ -3,12 +3,28 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_compact_ner");
 
 fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// A file of word vectors, of words that the data has and of one that it has not; written once for all tests.
+fn vectors() -> &'static Path {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let line = |(row, word): (usize, &str)| {
+            let value = |column: usize| format!("{:.2}", ((row * 37 + column * 11) % 100) as f64 / 100.0);
+            format!("{word} {}\n", (0..100).map(value).collect::<Vec<_>>().join(" "))
+        };
+        let words = ["the", "to", "is", "building", "zyzzyva"];
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vectors.txt");
+        std::fs::write(&path, words.into_iter().enumerate().map(line).collect::<String>()).unwrap();
+        path
+    })
 }
 
 /// A run on 20 labelled sentences with a teacher of two layers, in about a second.
@@ -19,6 +35,7 @@ fn command(out: &Path, threads: usize) -> Command {
         command.arg(part).arg(&data);
     }
     command.arg("--teacher").arg(file("kd-teachers/tests/reference/bert")).arg("--out").arg(out);
+    command.arg("--vectors").arg(vectors());
     let options = "--labels 20 --unlabelled 15 --seeds 1 --teacher-steps 40 --teacher-lr 1e-3 --steps 24 --evaluate-every 6 \
                    --checkpoint-every 3 --latency-seconds 0 --head crf --device cpu";
     command.args(options.split_whitespace()).env("RAYON_NUM_THREADS", threads.to_string()).env("HF_HUB_OFFLINE", "1");
@@ -54,6 +71,8 @@ fn assert_same(a: &Path, b: &Path) {
     for (path, bytes) in &a {
         assert!(*bytes == b[path], "{} differs", path.display());
     }
+    let words = String::from_utf8_lossy(&a[Path::new("student/words.json")]);
+    assert!(words.contains("zyzzyva"), "the student lacks a word of the vectors' file");
     assert!(a.contains_key(Path::new("student/model.safetensors")) && a.contains_key(Path::new("report.json")));
 }
 
@@ -81,6 +100,25 @@ fn one_and_two_threads_and_a_run_killed_again_and_again_give_the_same_bytes() {
     }
     assert!(kills >= 5, "killed only {kills} times");
     assert_same(&one, &killed);
+}
+
+#[test]
+fn ctrl_c_leaves_a_checkpoint_from_which_the_same_command_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, stopped] = ["whole", "stopped"].map(|name| folder.path().join(name));
+    run(&whole, 1);
+    let child = command(&stopped, 1).spawn().unwrap();
+    // The teacher's first checkpoint shows that training has begun.
+    while !stopped.join("labels-20/seed-1/teacher.checkpoint").exists() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && message.contains("the same command goes on from the checkpoint"), "{message}");
+    assert!(!stopped.join("report.json").exists());
+    run(&stopped, 1);
+    assert_same(&whole, &stopped);
 }
 
 #[test]
