@@ -28,9 +28,12 @@ use rayon::prelude::*;
 
 mod float;
 mod matrix;
+mod product;
+mod vectorized;
 
 pub use float::{Float, dot, max, sum, sum_map, sum_map2};
-pub use matrix::{Matrix, MatrixMut, Threads, matmul, matmul_add};
+pub use matrix::{Matrix, MatrixMut, Packed, Threads, matmul, matmul_add, matmul_packed};
+pub use vectorized::vectorized;
 
 /// Values that one task works on; a kernel with less than this runs on the calling thread.
 pub const CHUNK: usize = 16 * 1024;
@@ -139,18 +142,27 @@ pub fn rows_per_task(width: usize) -> usize {
 
 /// Calls `work(first_row, rows)` for pieces of `out`, in parallel, where `out` is rows of `width` values.
 /// The pieces depend on `width` only, not on the number of threads.
+///
+/// `work` runs inside [`vectorized`]; write it as `#[inline(always)] |first_row, rows| ...`, so that it is compiled there.
 pub fn par_rows<T: Send>(out: &mut [T], width: usize, work: impl Fn(usize, &mut [T]) + Sync + Send) {
     let rows = rows_per_task(width);
+    let piece = |(idx, piece): (usize, &mut [T])| {
+        vectorized(
+            #[inline(always)]
+            || work(idx * rows, piece),
+        )
+    };
     if out.len() <= rows * width {
         if !out.is_empty() {
-            work(0, out);
+            piece((0, out));
         }
         return;
     }
-    out.par_chunks_mut(rows * width).enumerate().for_each(|(idx, piece)| work(idx * rows, piece));
+    out.par_chunks_mut(rows * width).enumerate().for_each(piece);
 }
 
 /// Calls `work(start, piece)` for pieces of `out`, in parallel; [`par_rows`] with rows of one value.
+#[inline(always)]
 pub fn par_elements<T: Send>(out: &mut [T], work: impl Fn(usize, &mut [T]) + Sync + Send) {
     par_rows(out, 1, work);
 }

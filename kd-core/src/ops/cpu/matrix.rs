@@ -1,12 +1,17 @@
-//! Products of strided matrices with the `gemm` crate.
+//! Products of strided matrices.
 //!
-//! `out = scale · lhs · rhs`, or `out += ...`, where transposes and column ranges are strides and nothing is copied.
-//! How gemm cuts a product into pieces depends on its sizes, not on the number of threads, and no sum is split
-//! between threads, so the bytes are the same for any number of threads (`kd-core/tests/gradients.rs` checks it).
+//! `out = scale · lhs · rhs`, or `out += ...`, where transposes and column ranges are strides. `f32` on AVX-512 and AVX2
+//! runs on this crate's tiles (`product`), `f64` and other machines on the `gemm` crate. A right-hand side that stays the
+//! same, as a deployed model's weights do, can be [`Packed`] once.
+//!
+//! No sum is split between threads, and how a product is cut into pieces does not change the order of a sum, so the
+//! bytes are the same for any number of threads (`kd-core/tests/gradients.rs` checks it).
 
+use candle_core::DType;
 use gemm::Parallelism;
 
 use super::Float;
+use super::product::{self, Panels, Product, Strided};
 
 /// A matrix inside a slice.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +38,10 @@ impl<'a, T> Matrix<'a, T> {
     pub fn t(self) -> Self {
         let Self { values, rows, cols, row_stride, col_stride } = self;
         Self { values, rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride }
+    }
+
+    fn strided(&self) -> Strided {
+        Strided { values: self.values.as_ptr().cast(), row_stride: self.row_stride, col_stride: self.col_stride }
     }
 }
 
@@ -102,22 +111,20 @@ fn product<T: Float>(
     threads: Threads,
     add: bool,
 ) {
-    assert!(
-        out.rows == lhs.rows && out.cols == rhs.cols && lhs.cols == rhs.rows,
-        "expected ({} x n) · (n x {}), found ({} x {}) · ({} x {})",
-        out.rows,
-        out.cols,
-        lhs.rows,
-        lhs.cols,
-        rhs.rows,
-        rhs.cols
-    );
+    check(&out, lhs, (rhs.rows, rhs.cols));
     let parallelism = match threads {
         Threads::One => Parallelism::None,
         Threads::All => Parallelism::Rayon(0),
     };
-    // SAFETY: `Matrix` and `MatrixMut` hold, or their makers promised, that all values they describe are inside
-    // live allocations, and `out` is not shared. The sizes agree. `Float` is f32 or f64, which gemm has.
+    if T::DTYPE == DType::F32 && lhs.rows >= FEW_ROWS && lhs.cols * rhs.cols > 0 {
+        let (tiled, parallel) = (tiled(&out, scale, lhs, add), threads == Threads::All);
+        // SAFETY: `Matrix` and `MatrixMut` hold, or their makers promised, that all values they describe are inside
+        // live allocations, and `out` is not shared. The sizes agree.
+        if unsafe { product::multiply(tiled, rhs.strided(), parallel) } {
+            return;
+        }
+    }
+    // SAFETY: as above. `Float` is f32 or f64, which gemm has.
     unsafe {
         gemm::gemm(
             out.rows,
@@ -141,6 +148,101 @@ fn product<T: Float>(
             parallelism,
         );
     }
+}
+
+/// With fewer rows than this, packing the right-hand side would cost more than the product; gemm reads it in place.
+const FEW_ROWS: usize = 8;
+
+/// A right-hand side `(inner, cols)` in the order in which products read it: made once for many products.
+///
+/// It holds a copy of the values, with at most 31 columns of zeros behind them.
+pub struct Packed<T> {
+    inner: usize,
+    cols: usize,
+    values: PackedValues<T>,
+}
+
+enum PackedValues<T> {
+    Panels(Panels),
+    /// Row by row, for the `gemm` crate.
+    Rows(Vec<T>),
+}
+
+impl<T: Float> Packed<T> {
+    /// A copy of `rhs`.
+    pub fn new(rhs: Matrix<'_, T>) -> Self {
+        let (inner, cols) = (rhs.rows, rhs.cols);
+        if T::DTYPE == DType::F32 {
+            // SAFETY: `Matrix` holds that all its values are inside its slice.
+            if let Some(panels) = unsafe { Panels::new(rhs.strided(), inner, cols) } {
+                return Self { inner, cols, values: PackedValues::Panels(panels) };
+            }
+        }
+        let value = |idx: usize| rhs.values[idx / cols * rhs.row_stride + idx % cols * rhs.col_stride];
+        Self { inner, cols, values: PackedValues::Rows((0..inner * cols).map(value).collect()) }
+    }
+
+    /// Terms of each sum, and columns.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.inner, self.cols)
+    }
+}
+
+impl<T> std::fmt::Debug for Packed<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Packed({} x {})", self.inner, self.cols)
+    }
+}
+
+/// `out = lhs · rhs`, or `out += lhs · rhs` if `add`: [`matmul`] and [`matmul_add`] without the packing.
+///
+/// # Panics
+/// If the sizes do not match.
+pub fn matmul_packed<T: Float>(
+    out: MatrixMut<'_, T>,
+    lhs: Matrix<'_, T>,
+    rhs: &Packed<T>,
+    add: bool,
+    threads: Threads,
+) {
+    match &rhs.values {
+        PackedValues::Rows(values) => {
+            let rhs = Matrix::new(values, rhs.inner, rhs.cols, rhs.cols);
+            product(out, T::one(), lhs, rhs, threads, add);
+        }
+        PackedValues::Panels(panels) => {
+            check(&out, lhs, (rhs.inner, rhs.cols));
+            if out.rows * out.cols > 0 {
+                // SAFETY: as in `product`.
+                unsafe { panels.multiply(tiled(&out, T::one(), lhs, add), threads == Threads::All) }
+            }
+        }
+    }
+}
+
+/// A product of `f32` values as the tiles take it. `T` is `f32`.
+fn tiled<T: Float>(out: &MatrixMut<'_, T>, scale: T, lhs: Matrix<'_, T>, add: bool) -> Product {
+    Product {
+        rows: out.rows,
+        cols: out.cols,
+        inner: lhs.cols,
+        scale: scale.to_f64() as f32,
+        add,
+        lhs: lhs.strided(),
+        out: out.values.cast(),
+        out_row: out.row_stride,
+    }
+}
+
+fn check<T>(out: &MatrixMut<'_, T>, lhs: Matrix<'_, T>, (inner, cols): (usize, usize)) {
+    assert!(
+        out.rows == lhs.rows && out.cols == cols && lhs.cols == inner,
+        "expected ({} x n) · (n x {}), found ({} x {}) · ({inner} x {cols})",
+        out.rows,
+        out.cols,
+        lhs.rows,
+        lhs.cols,
+    );
 }
 
 #[cfg(test)]
@@ -170,6 +272,57 @@ mod tests {
         let empty = Matrix::new(&[], 2, 0, 0);
         matmul(MatrixMut::new(&mut out, 2, 2, 2), 1.0, empty, empty.t(), Threads::All);
         assert_eq!(out, [0.0; 4]);
+    }
+
+    #[test]
+    fn tiles_agree_with_gemm_around_their_edges() {
+        for rows in (1..=30).chain([167, 169]) {
+            for (inner, cols) in
+                [(1, 1), (3, 15), (7, 16), (8, 17), (33, 31), (5, 32), (64, 33), (9, 64), (17, 129), (1025, 40)]
+            {
+                let (a, b) = (values(rows * inner, 1), values(inner * cols, 2));
+                for (a_t, b_t) in [(false, false), (false, true), (true, false), (true, true)] {
+                    let lhs =
+                        if a_t { Matrix::new(&a, inner, rows, rows).t() } else { Matrix::new(&a, rows, inner, inner) };
+                    let rhs =
+                        if b_t { Matrix::new(&b, cols, inner, inner).t() } else { Matrix::new(&b, inner, cols, cols) };
+                    let at = |row: usize, col: usize| -> f64 {
+                        let term = |k: usize| {
+                            f64::from(a[row * lhs.row_stride + k * lhs.col_stride])
+                                * f64::from(b[k * rhs.row_stride + col * rhs.col_stride])
+                        };
+                        (0..inner).map(term).sum()
+                    };
+                    let close = |out: &[f32], factor: f64, offset: f64| {
+                        for (idx, &found) in out.iter().enumerate() {
+                            let (row, col) = (idx / (cols + 3), idx % (cols + 3));
+                            if col >= cols {
+                                assert_eq!(found, 0.5, "between the rows, {rows} x {inner} x {cols}");
+                                continue;
+                            }
+                            let expected = factor * at(row, col) + offset;
+                            assert!(
+                                (f64::from(found) - expected).abs() < 1e-4,
+                                "{rows} x {inner} x {cols} {a_t} {b_t}: {found}, expected {expected}"
+                            );
+                        }
+                    };
+                    let mut out = vec![0.5; rows * (cols + 3)];
+                    let stride = cols + 3;
+                    matmul_add(MatrixMut::new(&mut out, rows, cols, stride), 2.0, lhs, rhs, Threads::One);
+                    close(&out, 2.0, 0.5);
+                    let packed = Packed::new(rhs);
+                    assert_eq!(packed.sizes(), (inner, cols));
+                    for row in out.chunks_mut(stride) {
+                        row[..cols].fill(f32::NAN);
+                    }
+                    matmul_packed(MatrixMut::new(&mut out, rows, cols, stride), lhs, &packed, false, Threads::One);
+                    close(&out, 1.0, 0.0);
+                    matmul_packed(MatrixMut::new(&mut out, rows, cols, stride), lhs, &packed, true, Threads::One);
+                    close(&out, 2.0, 0.0);
+                }
+            }
+        }
     }
 
     #[test]
