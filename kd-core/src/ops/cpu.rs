@@ -32,7 +32,7 @@ mod product;
 mod vectorized;
 
 pub use float::{Float, dot, max, sum, sum_map, sum_map2};
-pub use matrix::{Matrix, MatrixMut, Packed, Threads, matmul, matmul_add, matmul_packed};
+pub use matrix::{Matrix, MatrixMut, Packed, Start, Threads, matmul, matmul_add, matmul_bias, matmul_packed};
 pub use vectorized::vectorized;
 
 /// Values that one task works on; a kernel with less than this runs on the calling thread.

@@ -92,7 +92,7 @@ pub enum Threads {
 /// # Panics
 /// If the sizes do not match.
 pub fn matmul<T: Float>(out: MatrixMut<'_, T>, scale: T, lhs: Matrix<'_, T>, rhs: Matrix<'_, T>, threads: Threads) {
-    product(out, scale, lhs, rhs, threads, false);
+    product(out, scale, lhs, rhs, threads, Start::Zero);
 }
 
 /// `out += scale · lhs · rhs`.
@@ -100,7 +100,32 @@ pub fn matmul<T: Float>(out: MatrixMut<'_, T>, scale: T, lhs: Matrix<'_, T>, rhs
 /// # Panics
 /// If the sizes do not match.
 pub fn matmul_add<T: Float>(out: MatrixMut<'_, T>, scale: T, lhs: Matrix<'_, T>, rhs: Matrix<'_, T>, threads: Threads) {
-    product(out, scale, lhs, rhs, threads, true);
+    product(out, scale, lhs, rhs, threads, Start::Out);
+}
+
+/// `out = bias + lhs · rhs`, the bias for every row.
+///
+/// # Panics
+/// If the sizes do not match.
+pub fn matmul_bias<T: Float>(
+    out: MatrixMut<'_, T>,
+    lhs: Matrix<'_, T>,
+    rhs: Matrix<'_, T>,
+    bias: &[T],
+    threads: Threads,
+) {
+    product(out, T::one(), lhs, rhs, threads, Start::Bias(bias));
+}
+
+/// What a product is added to.
+#[derive(Debug, Clone, Copy)]
+pub enum Start<'a, T> {
+    /// Nothing: `out` may be uninitialised.
+    Zero,
+    /// What `out` holds.
+    Out,
+    /// One row, for every row of `out`, which may be uninitialised.
+    Bias(&'a [T]),
 }
 
 fn product<T: Float>(
@@ -109,21 +134,28 @@ fn product<T: Float>(
     lhs: Matrix<'_, T>,
     rhs: Matrix<'_, T>,
     threads: Threads,
-    add: bool,
+    start: Start<'_, T>,
 ) {
-    check(&out, lhs, (rhs.rows, rhs.cols));
+    check(&out, lhs, (rhs.rows, rhs.cols), start);
     let parallelism = match threads {
         Threads::One => Parallelism::None,
         Threads::All => Parallelism::Rayon(0),
     };
     if T::DTYPE == DType::F32 && lhs.rows >= FEW_ROWS && lhs.cols * rhs.cols > 0 {
-        let (tiled, parallel) = (tiled(&out, scale, lhs, add), threads == Threads::All);
+        let (tiled, parallel) = (tiled(&out, scale, lhs, start), threads == Threads::All);
         // SAFETY: `Matrix` and `MatrixMut` hold, or their makers promised, that all values they describe are inside
         // live allocations, and `out` is not shared. The sizes agree.
         if unsafe { product::multiply(tiled, rhs.strided(), parallel) } {
             return;
         }
     }
+    if let Start::Bias(bias) = start {
+        for row in 0..out.rows {
+            // SAFETY: the row is inside `out`, which nobody else accesses.
+            unsafe { out.values.add(row * out.row_stride).copy_from_nonoverlapping(bias.as_ptr(), out.cols) };
+        }
+    }
+    let add = !matches!(start, Start::Zero);
     // SAFETY: as above. `Float` is f32 or f64, which gemm has.
     unsafe {
         gemm::gemm(
@@ -194,7 +226,7 @@ impl<T> std::fmt::Debug for Packed<T> {
     }
 }
 
-/// `out = lhs · rhs`, or `out += lhs · rhs` if `add`: [`matmul`] and [`matmul_add`] without the packing.
+/// `out = start + lhs · rhs`: [`matmul`], [`matmul_add`] and [`matmul_bias`] without the packing.
 ///
 /// # Panics
 /// If the sizes do not match.
@@ -202,39 +234,46 @@ pub fn matmul_packed<T: Float>(
     out: MatrixMut<'_, T>,
     lhs: Matrix<'_, T>,
     rhs: &Packed<T>,
-    add: bool,
+    start: Start<'_, T>,
     threads: Threads,
 ) {
     match &rhs.values {
         PackedValues::Rows(values) => {
             let rhs = Matrix::new(values, rhs.inner, rhs.cols, rhs.cols);
-            product(out, T::one(), lhs, rhs, threads, add);
+            product(out, T::one(), lhs, rhs, threads, start);
         }
         PackedValues::Panels(panels) => {
-            check(&out, lhs, (rhs.inner, rhs.cols));
+            check(&out, lhs, (rhs.inner, rhs.cols), start);
             if out.rows * out.cols > 0 {
                 // SAFETY: as in `product`.
-                unsafe { panels.multiply(tiled(&out, T::one(), lhs, add), threads == Threads::All) }
+                unsafe { panels.multiply(tiled(&out, T::one(), lhs, start), threads == Threads::All) }
             }
         }
     }
 }
 
 /// A product of `f32` values as the tiles take it. `T` is `f32`.
-fn tiled<T: Float>(out: &MatrixMut<'_, T>, scale: T, lhs: Matrix<'_, T>, add: bool) -> Product {
+fn tiled<T: Float>(out: &MatrixMut<'_, T>, scale: T, lhs: Matrix<'_, T>, start: Start<'_, T>) -> Product {
     Product {
         rows: out.rows,
         cols: out.cols,
         inner: lhs.cols,
         scale: scale.to_f64() as f32,
-        add,
+        start: match start {
+            Start::Zero => product::Start::Zero,
+            Start::Out => product::Start::Out,
+            Start::Bias(bias) => product::Start::Bias(bias.as_ptr().cast()),
+        },
         lhs: lhs.strided(),
         out: out.values.cast(),
         out_row: out.row_stride,
     }
 }
 
-fn check<T>(out: &MatrixMut<'_, T>, lhs: Matrix<'_, T>, (inner, cols): (usize, usize)) {
+fn check<T>(out: &MatrixMut<'_, T>, lhs: Matrix<'_, T>, (inner, cols): (usize, usize), start: Start<'_, T>) {
+    if let Start::Bias(bias) = start {
+        assert!(bias.len() == cols, "expected a bias of {cols} values, found {}", bias.len());
+    }
     assert!(
         out.rows == lhs.rows && out.cols == cols && lhs.cols == inner,
         "expected ({} x n) · (n x {}), found ({} x {}) · ({inner} x {cols})",
@@ -316,10 +355,19 @@ mod tests {
                     for row in out.chunks_mut(stride) {
                         row[..cols].fill(f32::NAN);
                     }
-                    matmul_packed(MatrixMut::new(&mut out, rows, cols, stride), lhs, &packed, false, Threads::One);
+                    matmul_packed(
+                        MatrixMut::new(&mut out, rows, cols, stride),
+                        lhs,
+                        &packed,
+                        Start::Zero,
+                        Threads::One,
+                    );
                     close(&out, 1.0, 0.0);
-                    matmul_packed(MatrixMut::new(&mut out, rows, cols, stride), lhs, &packed, true, Threads::One);
+                    matmul_packed(MatrixMut::new(&mut out, rows, cols, stride), lhs, &packed, Start::Out, Threads::One);
                     close(&out, 2.0, 0.0);
+                    let bias = vec![3.0; cols];
+                    matmul_bias(MatrixMut::new(&mut out, rows, cols, stride), lhs, rhs, &bias, Threads::One);
+                    close(&out, 1.0, 3.0);
                 }
             }
         }

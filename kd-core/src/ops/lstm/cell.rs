@@ -3,6 +3,7 @@
 use super::super::cpu::Float;
 
 /// Activates the gates in place and makes the new cell and state.
+#[inline(always)]
 pub(super) fn cell<T: Float>(gates: &mut [T], past_cell: &[T], cell: &mut [T], state: &mut [T]) {
     let hidden = state.len();
     let (i_f, rest) = gates.split_at_mut(2 * hidden);
@@ -24,10 +25,12 @@ fn map<T: Float>(values: &mut [T], f: impl Fn(T) -> T) {
     values.iter_mut().for_each(|x| *x = f(*x));
 }
 
+#[inline(always)]
 fn scale<T: Float>(values: &mut [T], factors: &[T]) {
     values.iter_mut().zip(factors).for_each(|(x, &factor)| *x *= factor);
 }
 
+#[inline(always)]
 fn new_cell<T: Float>(i: &[T], f: &[T], g: &[T], past_cell: &[T], cell: &mut [T]) {
     let hidden = cell.len();
     let (i, f, g, past_cell) = (&i[..hidden], &f[..hidden], &g[..hidden], &past_cell[..hidden]);
@@ -37,6 +40,7 @@ fn new_cell<T: Float>(i: &[T], f: &[T], g: &[T], past_cell: &[T], cell: &mut [T]
 }
 
 /// Writes the gradients of the gates before their activations; turns `d_cell` into the gradient of the past cell.
+#[inline(always)]
 pub(super) fn cell_backward<T: Float>(
     gates: &[T],
     past_cell: &[T],
@@ -62,6 +66,7 @@ pub(super) fn cell_backward<T: Float>(
 }
 
 /// `h = o · tanh(c)`: adds to the cell's gradient, and turns `tanh(c)` into the gradient of the output gate.
+#[inline(always)]
 fn through_state<T: Float>(o: &[T], d_out: &[T], d_state: &[T], tanh_d_o: &mut [T], d_cell: &mut [T]) {
     let (hidden, one) = (d_cell.len(), T::one());
     let (o, d_out, d_state, tanh_d_o) = (&o[..hidden], &d_out[..hidden], &d_state[..hidden], &mut tanh_d_o[..hidden]);
@@ -74,6 +79,7 @@ fn through_state<T: Float>(o: &[T], d_out: &[T], d_state: &[T], tanh_d_o: &mut [
 }
 
 /// The part `i · g` of the cell.
+#[inline(always)]
 fn through_input<T: Float>(i: &[T], g: &[T], d_cell: &[T], d_i: &mut [T], d_g: &mut [T]) {
     let (hidden, one) = (d_cell.len(), T::one());
     let (i, g, d_i, d_g) = (&i[..hidden], &g[..hidden], &mut d_i[..hidden], &mut d_g[..hidden]);
@@ -84,6 +90,7 @@ fn through_input<T: Float>(i: &[T], g: &[T], d_cell: &[T], d_i: &mut [T], d_g: &
 }
 
 /// The part `f · past` of the cell; turns the cell's gradient into that of the past cell.
+#[inline(always)]
 fn through_past<T: Float>(f: &[T], past_cell: &[T], d_f: &mut [T], d_cell: &mut [T]) {
     let (hidden, one) = (d_cell.len(), T::one());
     let (f, past_cell, d_f) = (&f[..hidden], &past_cell[..hidden], &mut d_f[..hidden]);

@@ -2,9 +2,32 @@
 
 use rayon::join;
 
-use super::super::cpu::{Float, Matrix, MatrixMut, Threads, column_sums, matmul, matmul_add};
+use super::super::cpu::{
+    Float, Matrix, MatrixMut, Packed, Start, Threads, column_sums, matmul, matmul_packed, uninit, vectorized,
+};
 use super::cell::{cell, cell_backward};
 use super::plan::Plan;
+
+/// One direction's weights as the forward pass reads them.
+pub(super) struct Direction<T> {
+    /// `(input, 4 · hidden)`.
+    ih: Packed<T>,
+    /// `(hidden, 4 · hidden)`.
+    hh: Packed<T>,
+    /// The sum of both biases.
+    bias: Vec<T>,
+}
+
+impl<T: Float> Direction<T> {
+    pub(super) fn new(weights: Weights<'_, T>) -> Self {
+        let hh = Matrix::new(weights.hh, 4 * weights.hidden, weights.hidden, weights.hidden);
+        Self { ih: Packed::new(weights.ih().t()), hh: Packed::new(hh.t()), bias: weights.bias.to_vec() }
+    }
+
+    fn sizes(&self) -> (usize, usize) {
+        (self.ih.sizes().0, self.hh.sizes().0)
+    }
+}
 
 /// One direction's weights: `(4 · hidden, input)`, `(4 · hidden, hidden)`, and the sum of both biases.
 #[derive(Clone, Copy)]
@@ -33,20 +56,17 @@ pub(super) struct Saved<T> {
     cells: Vec<T>,
 }
 
-/// Sequences up to which a time step is cheaper as a loop than as a call of gemm.
-const FEW: usize = 2;
-
 /// Large products may use more than the two threads that the directions use.
 fn threads() -> Threads {
     if rayon::current_num_threads() > 2 { Threads::All } else { Threads::One }
 }
 
 /// States `(padded rows, 2 · hidden)`, and what the backward pass needs.
-pub(super) fn forward<T: Float>(plan: &Plan, xs: &[T], weights: [Weights<'_, T>; 2]) -> (Vec<T>, [Saved<T>; 2]) {
-    let [first, second] = weights;
+pub(super) fn forward<T: Float>(plan: &Plan, xs: &[T], directions: [&Direction<T>; 2]) -> (Vec<T>, [Saved<T>; 2]) {
+    let [first, second] = directions;
     let ((states0, saved0), (states1, saved1)) =
         join(|| run(plan, &plan.rows[0], xs, first), || run(plan, &plan.rows[1], xs, second));
-    let hidden = first.hidden;
+    let (_, hidden) = first.sizes();
     let mut out = vec![T::zero(); plan.padded_rows * 2 * hidden];
     for (direction, (rows, states)) in plan.rows.iter().zip([&states0, &states1]).enumerate() {
         for (&row, state) in rows.iter().zip(states.chunks_exact(hidden)) {
@@ -56,15 +76,16 @@ pub(super) fn forward<T: Float>(plan: &Plan, xs: &[T], weights: [Weights<'_, T>;
     (out, [saved0, saved1])
 }
 
-fn run<T: Float>(plan: &Plan, rows: &[usize], xs: &[T], weights: Weights<'_, T>) -> (Vec<T>, Saved<T>) {
-    let (hidden, input, total) = (weights.hidden, weights.input(), plan.total());
+fn run<T: Float>(plan: &Plan, rows: &[usize], xs: &[T], weights: &Direction<T>) -> (Vec<T>, Saved<T>) {
+    let ((input, hidden), total) = (weights.sizes(), plan.total());
     let packed = gather(xs, input, rows);
-    let mut gates: Vec<T> = Vec::with_capacity(total * 4 * hidden);
-    (0..total).for_each(|_| gates.extend_from_slice(weights.bias));
-    let projections = MatrixMut::new(&mut gates, total, 4 * hidden, 4 * hidden);
-    matmul_add(projections, T::one(), Matrix::new(&packed, total, input, input), weights.ih().t(), threads());
-    let hh = transpose(weights.hh, 4 * hidden, hidden); // so that gemm need not pack it at every step
-    let (mut cells, mut states) = (vec![T::zero(); total * hidden], vec![T::zero(); total * hidden]);
+    // SAFETY: the product writes every value.
+    let mut gates = unsafe { uninit::<T>(total * 4 * hidden) };
+    let (projections, inputs) =
+        (MatrixMut::new(&mut gates, total, 4 * hidden, 4 * hidden), Matrix::new(&packed, total, input, input));
+    matmul_packed(projections, inputs, &weights.ih, Start::Bias(&weights.bias), threads());
+    // SAFETY: each step writes its rows.
+    let (mut cells, mut states) = unsafe { (uninit::<T>(total * hidden), uninit::<T>(total * hidden)) };
     let origin = vec![T::zero(); hidden];
     for step in 0..plan.steps() {
         let at = plan.step(step);
@@ -73,13 +94,20 @@ fn run<T: Float>(plan: &Plan, rows: &[usize], xs: &[T], weights: Weights<'_, T>)
         let (past_states, states) = states.split_at_mut(at.start * hidden);
         let (past_cells, cells) = cells.split_at_mut(at.start * hidden);
         if step > 0 {
-            add_product(gates, &past_states[before * hidden..], &hh, at.len(), 4 * hidden, hidden);
+            let past = Matrix::new(&past_states[before * hidden..], at.len(), hidden, hidden);
+            let target = MatrixMut::new(gates, at.len(), 4 * hidden, 4 * hidden);
+            matmul_packed(target, past, &weights.hh, Start::Out, Threads::One);
         }
-        for row in 0..at.len() {
-            let past_cell = if step == 0 { &origin } else { &past_cells[(before + row) * hidden..] };
-            let own = row * hidden..(row + 1) * hidden;
-            cell(&mut gates[4 * own.start..4 * own.end], past_cell, &mut cells[own.clone()], &mut states[own]);
-        }
+        vectorized(
+            #[inline(always)]
+            || {
+                for row in 0..at.len() {
+                    let past_cell = if step == 0 { &origin } else { &past_cells[(before + row) * hidden..] };
+                    let own = row * hidden..(row + 1) * hidden;
+                    cell(&mut gates[4 * own.start..4 * own.end], past_cell, &mut cells[own.clone()], &mut states[own]);
+                }
+            },
+        );
     }
     (states, Saved { gates, cells })
 }
@@ -135,33 +163,45 @@ fn run_backward<T: Float>(
     let (hidden, input, total, alive) = (weights.hidden, weights.input(), plan.total(), plan.alive());
     let rows = &plan.rows[padded.direction];
     let own = |row: usize| (2 * row + padded.direction) * hidden..(2 * row + padded.direction + 1) * hidden;
-    let mut d_gates = vec![T::zero(); total * 4 * hidden];
+    let hh = Packed::new(Matrix::new(weights.hh, 4 * hidden, hidden, hidden));
+    // SAFETY: each step writes its rows.
+    let mut d_gates = unsafe { uninit::<T>(total * 4 * hidden) };
     // Sequences that end at a step start from the zeros that are still there.
     let (mut d_state, mut d_cell) = (vec![T::zero(); alive * hidden], vec![T::zero(); alive * hidden]);
     let origin = vec![T::zero(); hidden];
     for step in (0..plan.steps()).rev() {
         let at = plan.step(step);
-        for (idx, row) in at.clone().enumerate() {
-            let past_cell = match step {
-                0 => &origin,
-                _ => &saved.cells[(plan.step(step - 1).start + idx) * hidden..],
-            };
-            let (d_state, d_cell) = (&d_state[idx * hidden..], &mut d_cell[idx * hidden..(idx + 1) * hidden]);
-            cell_backward(
-                &saved.gates[row * 4 * hidden..],
-                past_cell,
-                &saved.cells[row * hidden..],
-                &padded.d_states[own(rows[row])],
-                d_state,
-                d_cell,
-                &mut d_gates[row * 4 * hidden..],
-            );
-        }
+        vectorized(
+            #[inline(always)]
+            || {
+                for (idx, row) in at.clone().enumerate() {
+                    let past_cell = match step {
+                        0 => &origin,
+                        _ => &saved.cells[(plan.step(step - 1).start + idx) * hidden..],
+                    };
+                    cell_backward(
+                        &saved.gates[row * 4 * hidden..],
+                        past_cell,
+                        &saved.cells[row * hidden..],
+                        &padded.d_states[own(rows[row])],
+                        &d_state[idx * hidden..],
+                        &mut d_cell[idx * hidden..(idx + 1) * hidden],
+                        &mut d_gates[row * 4 * hidden..],
+                    );
+                }
+            },
+        );
         if step > 0 {
             let d_gates = &d_gates[at.start * 4 * hidden..at.end * 4 * hidden];
             let d_state = &mut d_state[..at.len() * hidden];
-            d_state.fill(T::zero());
-            add_product(d_state, d_gates, weights.hh, at.len(), hidden, 4 * hidden);
+            let target = MatrixMut::new(d_state, at.len(), hidden, hidden);
+            matmul_packed(
+                target,
+                Matrix::new(d_gates, at.len(), 4 * hidden, 4 * hidden),
+                &hh,
+                Start::Zero,
+                Threads::One,
+            );
         }
     }
     let (d_ih, rest) = d_weights.split_at_mut(4 * hidden * input);
@@ -189,52 +229,12 @@ fn run_backward<T: Float>(
     d_packed
 }
 
-/// `out += lhs · rhs` with sizes `(rows, cols)`, `(rows, inner)`, `(inner, cols)`.
-fn add_product<T: Float>(out: &mut [T], lhs: &[T], rhs: &[T], rows: usize, cols: usize, inner: usize) {
-    if rows > FEW {
-        let (lhs, rhs) = (Matrix::new(lhs, rows, inner, inner), Matrix::new(rhs, inner, cols, cols));
-        return matmul_add(MatrixMut::new(out, rows, cols, cols), T::one(), lhs, rhs, Threads::One);
-    }
-    for (out, lhs) in out.chunks_exact_mut(cols).zip(lhs.chunks_exact(inner)) {
-        // Four rows at a time: a quarter of the passes over `out`. `inner` is 4 · hidden, or hidden.
-        let (fours, rest) = lhs.split_at(inner / 4 * 4);
-        for (x, w) in fours.chunks_exact(4).zip(rhs.chunks_exact(4 * cols)) {
-            let (w0, w) = w.split_at(cols);
-            let (w1, w) = w.split_at(cols);
-            let (w2, w3) = w.split_at(cols);
-            for j in 0..cols {
-                out[j] += x[0] * w0[j] + x[1] * w1[j] + x[2] * w2[j] + x[3] * w3[j];
-            }
-        }
-        for (&x, w) in rest.iter().zip(rhs[inner / 4 * 4 * cols..].chunks_exact(cols)) {
-            for (out, &w) in out.iter_mut().zip(w) {
-                *out += x * w;
-            }
-        }
-    }
-}
-
 fn gather<T: Float>(values: &[T], width: usize, rows: &[usize]) -> Vec<T> {
     let mut packed = Vec::with_capacity(rows.len() * width);
     for &row in rows {
         packed.extend_from_slice(&values[row * width..(row + 1) * width]);
     }
     packed
-}
-
-/// `(cols, rows)` from `(rows, cols)`, in blocks that fit the cache's lines.
-fn transpose<T: Float>(values: &[T], rows: usize, cols: usize) -> Vec<T> {
-    const BLOCK: usize = 16;
-    let mut transposed = vec![T::zero(); values.len()];
-    for first in (0..rows).step_by(BLOCK) {
-        let last = (first + BLOCK).min(rows);
-        for col in 0..cols {
-            for (row, out) in (first..last).zip(&mut transposed[col * rows + first..col * rows + last]) {
-                *out = values[row * cols + col];
-            }
-        }
-    }
-    transposed
 }
 
 fn add<T: Float>(sums: &mut [T], values: &[T]) {

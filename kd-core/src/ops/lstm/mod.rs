@@ -28,7 +28,7 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-use self::kernel::{Saved, Weights};
+use self::kernel::{Direction, Saved, Weights};
 use self::plan::Plan;
 use super::cpu::{Float, for_float, has_kernel, slice, tensor, values};
 
@@ -121,7 +121,7 @@ fn infer<T: Float>(xs: &Tensor, plan: &Plan, directions: [&LstmWeights; 2], hidd
     let (ih1, hh1, bias1) = (values::<T>(ih1)?, values::<T>(hh1)?, values::<T>(bias1)?);
     let weights =
         [Weights { ih: &ih0, hh: &hh0, bias: &bias0, hidden }, Weights { ih: &ih1, hh: &hh1, bias: &bias1, hidden }];
-    let (out, _) = kernel::forward(plan, &values::<T>(xs)?, weights);
+    let (out, _) = kernel::forward(plan, &values::<T>(xs)?, weights.map(Direction::new).each_ref());
     tensor(out, (batch, len, 2 * hidden))
 }
 
@@ -179,7 +179,8 @@ impl Layer {
     }
 
     fn forward<T: Keep>(&self, xs: &[T], flat: &[T]) -> CpuStorage {
-        let (out, saved) = kernel::forward(&self.plan, xs, self.weights(flat));
+        let directions = self.weights(flat).map(Direction::new);
+        let (out, saved) = kernel::forward(&self.plan, xs, directions.each_ref());
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = T::keep(saved);
         T::to_cpu_storage_owned(out)
     }

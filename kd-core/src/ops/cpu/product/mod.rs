@@ -24,6 +24,7 @@ use rayon::prelude::*;
 use self::level::Level;
 use self::pack::Aligned;
 pub(crate) use self::pack::Strided;
+pub(crate) use self::tile::Start;
 use self::tile::Tile;
 
 /// Terms of a block: a panel of 1024 by 32 values is an eighth of an L2 cache of 1 MiB.
@@ -47,7 +48,7 @@ pub(super) struct Product {
     pub(super) cols: usize,
     pub(super) inner: usize,
     pub(super) scale: f32,
-    pub(super) add: bool,
+    pub(super) start: Start,
     pub(super) lhs: Strided,
     pub(super) out: *mut f32,
     pub(super) out_row: usize,
@@ -57,6 +58,20 @@ pub(super) struct Product {
 unsafe impl Send for Product {}
 // SAFETY: as above.
 unsafe impl Sync for Product {}
+
+impl Start {
+    /// The same for the columns from `cols` on.
+    ///
+    /// # Safety
+    /// There must be as many.
+    unsafe fn skip(self, cols: usize) -> Self {
+        match self {
+            // SAFETY: the caller's promise.
+            Self::Bias(bias) => Self::Bias(unsafe { bias.add(cols) }),
+            start => start,
+        }
+    }
+}
 
 /// A right-hand side in the order that this machine's tiles read, made once and used for many products.
 pub(super) struct Panels {
@@ -145,7 +160,8 @@ impl Product {
     /// The block must be inside the product.
     unsafe fn block(self, first: usize, terms: usize) -> Self {
         // SAFETY: the caller's promise.
-        Self { inner: terms, lhs: unsafe { self.lhs.at(0, first) }, add: self.add || first > 0, ..self }
+        let lhs = unsafe { self.lhs.at(0, first) };
+        Self { inner: terms, lhs, start: if first > 0 { Start::Out } else { self.start }, ..self }
     }
 
     fn parallel(&self, allowed: bool) -> bool {
@@ -195,6 +211,7 @@ unsafe fn multiply_block(level: &Level, product: Product, panels: *const f32, st
                 cols: product.cols.min(to * width) - from * width,
                 lhs: product.lhs.at(rows.start, 0),
                 out: product.out.add(rows.start * product.out_row + from * width),
+                start: product.start.skip(from * width),
                 ..*product
             };
             multiply_rows(level, product, panels.0.add(from * stride), stride);
@@ -220,32 +237,26 @@ unsafe fn multiply_rows(level: &Level, product: Product, panels: *const f32, str
     let tiles = rows.div_ceil(level.most_rows);
     let tile_start = |idx: usize| idx * rows / tiles;
     let mut scratch = None;
-    // Rows that lie side by side are packed tile by tile; rows a multiple of 4 kB apart, which would fight for the same
+    // Columns that lie side by side are packed tile by tile; rows a multiple of 2 kB apart, which would fight for the same
     // places of the cache, are copied closer together.
     let (lhs, packed) = if lhs.row_stride == 1 && lhs.col_stride > 1 {
         let mut values = ROWS.take();
-        let buffer = values.grow(rows * inner);
+        let buffer = values.grow(rows * inner + pack::SLACK);
         for tile in 0..tiles {
             let (start, end) = (tile_start(tile), tile_start(tile + 1));
-            let height = end - start;
-            for (col, out) in buffer[start * inner..end * inner].chunks_exact_mut(height).enumerate() {
-                // SAFETY: the column is inside.
-                let column = unsafe { std::slice::from_raw_parts(lhs.at(start, col).values, height) };
-                out.copy_from_slice(column);
-            }
+            // SAFETY: the tile is inside the matrix.
+            unsafe { pack::columns(&mut buffer[start * inner..], lhs.at(start, 0), end - start, rows - start, inner) };
         }
         let packed = Strided { values: buffer.as_ptr(), row_stride: inner, col_stride: 1 };
         scratch = Some(values);
         (packed, true)
-    } else if lhs.row_stride % 512 == 0 && rows > 4 {
+    } else if lhs.row_stride % 512 == 0 && lhs.col_stride == 1 && rows > 4 {
         let mut values = ROWS.take();
         let row_stride = inner.next_multiple_of(16) + 16;
         let buffer = values.grow(rows * row_stride);
         for (row, out) in buffer.chunks_exact_mut(row_stride).enumerate() {
-            for (col, out) in out[..inner].iter_mut().enumerate() {
-                // SAFETY: the element is inside.
-                *out = unsafe { *lhs.at(row, col).values };
-            }
+            // SAFETY: the row is inside the matrix.
+            out[..inner].copy_from_slice(unsafe { std::slice::from_raw_parts(lhs.at(row, 0).values, inner) });
         }
         let packed = Strided { values: buffer.as_ptr(), row_stride, col_stride: 1 };
         scratch = Some(values);
@@ -273,7 +284,7 @@ unsafe fn multiply_rows(level: &Level, product: Product, panels: *const f32, str
                     out_row: product.out_row,
                     cols: (cols - panel * width).min(together * width),
                     scale: product.scale,
-                    add: product.add,
+                    start: product.start.skip(panel * width),
                 });
             }
         }
@@ -304,7 +315,7 @@ mod tests {
                     cols,
                     inner,
                     scale: 0.5,
-                    add: false,
+                    start: Start::Zero,
                     lhs: strided(&lhs, inner),
                     out: out.as_mut_ptr(),
                     out_row: cols,

@@ -83,6 +83,33 @@ pub(super) unsafe fn panel(panel: &mut [f32], width: usize, from: Strided, rows:
     }
 }
 
+/// Values that [`columns`] may write behind its last.
+pub(super) const SLACK: usize = 16;
+
+/// Writes `inner` columns of `height` neighbouring values one after another; `rows` values of each column are there.
+///
+/// # Safety
+/// `from` must have as many columns and rows, with a row stride of 1.
+pub(super) unsafe fn columns(out: &mut [f32], from: Strided, height: usize, rows: usize, inner: usize) {
+    assert!(height <= 16 && out.len() >= height * inner + SLACK);
+    // SAFETY: the caller's promise and the assertion.
+    unsafe {
+        let (mut to, mut from, stride) = (out.as_mut_ptr(), from.values, from.col_stride);
+        for _ in 0..inner {
+            if rows >= 16 {
+                // More than needed, in one move; the next column overwrites the rest.
+                to.cast::<[f32; 16]>().write_unaligned(from.cast::<[f32; 16]>().read_unaligned());
+            } else {
+                for row in 0..height {
+                    *to.add(row) = *from.add(row);
+                }
+            }
+            to = to.add(height);
+            from = from.wrapping_add(stride);
+        }
+    }
+}
+
 /// Writes 8 columns of 8 values as 8 rows, in three rounds of interleaving.
 ///
 /// # Safety

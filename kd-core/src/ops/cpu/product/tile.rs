@@ -5,7 +5,17 @@ use super::simd::Simd;
 /// Rows of the tallest tile: 14 rows of two vectors are 28 of AVX-512's 32 registers.
 pub(super) const MOST_ROWS: usize = 14;
 
-/// A tile of `out (+)= scale · lhs · rhs`.
+/// What a product is added to.
+#[derive(Clone, Copy)]
+pub(crate) enum Start {
+    Zero,
+    /// The values of `out`.
+    Out,
+    /// The same row of as many values as `out` has columns, for every row.
+    Bias(*const f32),
+}
+
+/// A tile of `out = start + scale · lhs · rhs`.
 pub(super) struct Tile {
     /// Terms of each sum.
     pub(super) inner: usize,
@@ -24,8 +34,7 @@ pub(super) struct Tile {
     /// Columns to write, at most those of the tile's panels.
     pub(super) cols: usize,
     pub(super) scale: f32,
-    /// Add to `out` instead of writing it.
-    pub(super) add: bool,
+    pub(super) start: Start,
 }
 
 /// Runs a tile of `ROWS` rows and `PANELS` panels. Every sum runs over `k` in order in one accumulator, whatever the
@@ -65,13 +74,21 @@ pub(super) unsafe fn run<S: Simd, const ROWS: usize, const PANELS: usize, const 
                     let out = tile.out.add(idx * tile.out_row + col);
                     let cols = tile.cols.saturating_sub(col).min(S::LANES);
                     if cols == S::LANES {
-                        let sum = if tile.add { S::add_product(S::load(out), sum, scale) } else { S::mul(sum, scale) };
+                        let sum = match tile.start {
+                            Start::Zero => S::mul(sum, scale),
+                            Start::Out => S::add_product(S::load(out), sum, scale),
+                            Start::Bias(bias) => S::add_product(S::load(bias.add(col)), sum, scale),
+                        };
                         S::store(out, sum);
                     } else if cols > 0 {
                         let mut values = [0f32; 16];
                         S::store(values.as_mut_ptr(), S::mul(sum, scale));
-                        for (col, value) in values[..cols].iter().enumerate() {
-                            *out.add(col) = if tile.add { *out.add(col) + value } else { *value };
+                        for (idx, value) in values[..cols].iter().enumerate() {
+                            *out.add(idx) = match tile.start {
+                                Start::Zero => *value,
+                                Start::Out => *out.add(idx) + value,
+                                Start::Bias(bias) => *bias.add(col + idx) + value,
+                            };
                         }
                     }
                 }
