@@ -264,7 +264,19 @@ fn weights_without_a_graph_give_the_same_bytes_and_no_graph() {
     let xs = random(2, (3, 4, 5)).unwrap().to_dtype(DType::F32).unwrap();
     let fast = BiLstm::new(5, 4, 2, frozen(&variables)).unwrap().forward(&xs, &[4, 0, 3]).unwrap();
     assert!(!fast.track_op());
-    assert_close(&fast, &lstm.forward(&xs, &[4, 0, 3]).unwrap(), 0.0, 0.0).unwrap();
+    let expected = lstm.forward(&xs, &[4, 0, 3]).unwrap();
+    assert_close(&fast, &expected, 0.0, 0.0).unwrap();
+
+    let mut packed = lstm.clone();
+    packed.freeze().unwrap();
+    let fast = packed.forward(&xs, &[4, 0, 3]).unwrap();
+    assert!(!fast.track_op());
+    assert_close(&fast, &expected, 0.0, 0.0).unwrap();
+    for (_, variable) in variables.named() {
+        variable.set(&variable.zeros_like().unwrap()).unwrap();
+    }
+    assert_close(&packed.forward(&xs, &[4, 0, 3]).unwrap(), &expected, 0.0, 0.0).unwrap();
+    assert!(packed.forward(Var::from_tensor(&xs).unwrap().as_tensor(), &[4, 0, 3]).is_err());
 
     let variables = Variables::new(1, DType::F32, CPU);
     let cnn = CharCnn::new(9, 4, 5, 3, variables.builder()).unwrap();

@@ -319,12 +319,20 @@ fn check_format(path: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Builds the student from the variables that `vb` gives.
+/// Builds the student from the variables that `vb` gives, which are constants.
 fn student(description: &Description, vb: candle_nn::VarBuilder) -> Result<Box<dyn Student + Send + Sync>> {
     let classes = description.classes.len();
     Ok(match &description.student {
-        StudentConfig::Tagger(config) => Box::new(Tagger::new(config, classes, vb)?),
-        StudentConfig::Classifier(config) => Box::new(Classifier::new(config, classes, vb)?),
+        StudentConfig::Tagger(config) => {
+            let mut tagger = Tagger::new(config, classes, vb)?;
+            tagger.freeze()?;
+            Box::new(tagger)
+        }
+        StudentConfig::Classifier(config) => {
+            let mut classifier = Classifier::new(config, classes, vb)?;
+            classifier.freeze()?;
+            Box::new(classifier)
+        }
     })
 }
 

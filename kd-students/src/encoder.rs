@@ -155,6 +155,14 @@ impl WordEncoder {
         Ok(Self { words, characters, lstm, dropout: config.dropout })
     }
 
+    /// Packs the LSTM's weights for inference ([`BiLstm::freeze`]): later changes of its variables are not seen.
+    ///
+    /// # Errors
+    /// If a weight cannot be read.
+    pub fn freeze(&mut self) -> Result<()> {
+        self.lstm.freeze()
+    }
+
     /// A vector for every word of the sentence in its place, `(batch, len, 2 · hidden)`; what stands on padding
     /// means nothing.
     ///

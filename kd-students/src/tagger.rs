@@ -65,6 +65,14 @@ impl Tagger {
         Ok(Self { encoder, out, crf, dropout: config.encoder.dropout })
     }
 
+    /// Prepares the student for inference, see [`WordEncoder::freeze`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn freeze(&mut self) -> candle_core::Result<()> {
+        self.encoder.freeze()
+    }
+
     /// Puts pretrained vectors into rows of the word table, see [`WordEncoder::set_word_vectors`].
     ///
     /// # Errors

@@ -1,10 +1,10 @@
 //! A stack of bidirectional LSTM layers.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use candle_nn::init::Init;
 
-use crate::ops::lstm::{LstmWeights, bidirectional};
+use crate::ops::lstm::{LstmWeights, PackedLayer, bidirectional};
 
 /// Bidirectional LSTM layers over padded sequences, each over the concatenated states of the one below; no
 /// dropout between layers.
@@ -27,6 +27,8 @@ use crate::ops::lstm::{LstmWeights, bidirectional};
 #[derive(Debug, Clone)]
 pub struct BiLstm {
     layers: Vec<[LstmWeights; 2]>,
+    /// The same layers packed, once [`BiLstm::freeze`] was called.
+    packed: Vec<PackedLayer>,
     hidden: usize,
 }
 
@@ -54,7 +56,22 @@ impl BiLstm {
         let layers = (0..layers)
             .map(|layer| Ok([direction(layer, "")?, direction(layer, "_reverse")?]))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { layers, hidden })
+        Ok(Self { layers, packed: Vec::new(), hidden })
+    }
+
+    /// Packs the weights for inference on the CPU: forward passes are faster, keep no graph, and do not see later changes
+    /// of the variables. On other devices and in other dtypes there is nothing to pack, and nothing changes.
+    ///
+    /// # Errors
+    /// If a weight cannot be read.
+    pub fn freeze(&mut self) -> Result<()> {
+        let packs =
+            |weights: &LstmWeights| weights.weight_hh.device().is_cpu() && weights.weight_hh.dtype() == DType::F32;
+        if self.layers.iter().flatten().all(packs) {
+            let layers = self.layers.iter().map(|[forward, backward]| PackedLayer::new(forward, backward));
+            self.packed = layers.collect::<Result<_>>()?;
+        }
+        Ok(())
     }
 
     /// Size of the output's last dimension, `2 · hidden`.
@@ -70,6 +87,12 @@ impl BiLstm {
     /// If shapes do not fit, or a length is above `len`.
     pub fn forward(&self, xs: &Tensor, lengths: &[usize]) -> Result<Tensor> {
         let mut states = xs.clone();
+        if !self.packed.is_empty() {
+            for layer in &self.packed {
+                states = layer.forward(&states, lengths)?;
+            }
+            return Ok(states);
+        }
         for [left_to_right, right_to_left] in &self.layers {
             states = bidirectional(&states, lengths, left_to_right, right_to_left)?;
         }

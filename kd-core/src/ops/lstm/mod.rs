@@ -23,7 +23,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
@@ -76,17 +76,9 @@ pub fn bidirectional(
     left_to_right: &LstmWeights,
     right_to_left: &LstmWeights,
 ) -> Result<Tensor> {
-    let (batch, len, input) = xs.dims3()?;
-    let hidden = left_to_right.check(input)?;
-    if right_to_left.check(input)? != hidden {
-        bail!("the directions of an lstm have different hidden sizes");
-    }
-    if lengths.len() != batch {
-        bail!("expected the lengths of {batch} sequences, found {}", lengths.len());
-    }
-    if let Some(sequence) = lengths.iter().position(|&length| length > len) {
-        bail!("sequence {sequence} has length {}, expected at most {len}", lengths[sequence]);
-    }
+    let (_, len, input) = xs.dims3()?;
+    let hidden = check_both(left_to_right, right_to_left, input)?;
+    check_lengths(xs, lengths)?;
     let directions = [left_to_right, right_to_left];
     if !has_kernel(xs) {
         return composed::bidirectional(xs, lengths, directions);
@@ -108,21 +100,84 @@ pub fn bidirectional(
     }
 }
 
-/// The forward pass alone, from the weights where they are.
+fn check_both(left_to_right: &LstmWeights, right_to_left: &LstmWeights, input: usize) -> Result<usize> {
+    let hidden = left_to_right.check(input)?;
+    if right_to_left.check(input)? != hidden {
+        bail!("the directions of an lstm have different hidden sizes");
+    }
+    Ok(hidden)
+}
+
+fn check_lengths(xs: &Tensor, lengths: &[usize]) -> Result<()> {
+    let (batch, len, _) = xs.dims3()?;
+    if lengths.len() != batch {
+        bail!("expected the lengths of {batch} sequences, found {}", lengths.len());
+    }
+    if let Some(sequence) = lengths.iter().position(|&length| length > len) {
+        bail!("sequence {sequence} has length {}, expected at most {len}", lengths[sequence]);
+    }
+    Ok(())
+}
+
+/// The forward pass alone.
 fn infer<T: Float>(xs: &Tensor, plan: &Plan, directions: [&LstmWeights; 2], hidden: usize) -> Result<Tensor> {
     let (batch, len, _) = xs.dims3()?;
-    let [(ih0, hh0, bias0), (ih1, hh1, bias1)] = [directions[0], directions[1]].map(|weights| {
-        let bias = &weights.bias_ih + &weights.bias_hh;
-        (weights.weight_ih.contiguous(), weights.weight_hh.contiguous(), bias)
-    });
-    let tensors = [ih0?, hh0?, bias0?, ih1?, hh1?, bias1?];
-    let [ih0, hh0, bias0, ih1, hh1, bias1] = &tensors;
-    let (ih0, hh0, bias0) = (values::<T>(ih0)?, values::<T>(hh0)?, values::<T>(bias0)?);
-    let (ih1, hh1, bias1) = (values::<T>(ih1)?, values::<T>(hh1)?, values::<T>(bias1)?);
-    let weights =
-        [Weights { ih: &ih0, hh: &hh0, bias: &bias0, hidden }, Weights { ih: &ih1, hh: &hh1, bias: &bias1, hidden }];
-    let (out, _) = kernel::forward(plan, &values::<T>(xs)?, weights.map(Direction::new).each_ref());
+    let [first, second] = directions.map(|weights| pack::<T>(weights, hidden));
+    let (out, _) = kernel::forward(plan, &values::<T>(xs)?, [&first?, &second?]);
     tensor(out, (batch, len, 2 * hidden))
+}
+
+fn pack<T: Float>(weights: &LstmWeights, hidden: usize) -> Result<Direction<T>> {
+    let (ih, hh) = (weights.weight_ih.contiguous()?, weights.weight_hh.contiguous()?);
+    let bias = (&weights.bias_ih + &weights.bias_hh)?;
+    let (ih, hh, bias) = (values::<T>(&ih)?, values::<T>(&hh)?, values::<T>(&bias)?);
+    Ok(Direction::new(Weights { ih: &ih, hh: &hh, bias: &bias, hidden }))
+}
+
+/// Both directions of a layer for inference: the weights are copied once into the order in which products read them,
+/// which [`bidirectional`] does at every call.
+#[derive(Clone)]
+pub struct PackedLayer {
+    directions: Arc<[Direction<f32>; 2]>,
+    input: usize,
+    hidden: usize,
+}
+
+impl PackedLayer {
+    /// A copy of the weights.
+    ///
+    /// # Errors
+    /// If shapes do not fit, or the weights are not f32 on the CPU.
+    pub fn new(left_to_right: &LstmWeights, right_to_left: &LstmWeights) -> Result<Self> {
+        let input = left_to_right.weight_ih.dim(1)?;
+        let hidden = check_both(left_to_right, right_to_left, input)?;
+        let directions = Arc::new([pack(left_to_right, hidden)?, pack(right_to_left, hidden)?]);
+        Ok(Self { directions, input, hidden })
+    }
+
+    /// As [`bidirectional`], with the same bytes.
+    ///
+    /// # Errors
+    /// If shapes do not fit, a length is above `len`, or `xs` is not f32 on the CPU or needs a gradient.
+    pub fn forward(&self, xs: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+        let (batch, len, input) = xs.dims3()?;
+        if input != self.input {
+            bail!("expected inputs of width {}, found {input}", self.input);
+        }
+        if xs.track_op() {
+            bail!("a packed lstm has no gradient, and its input needs one");
+        }
+        check_lengths(xs, lengths)?;
+        let xs = xs.contiguous()?;
+        let (out, _) = kernel::forward(&Plan::new(lengths, len), &values::<f32>(&xs)?, self.directions.each_ref());
+        tensor(out, (batch, len, 2 * self.hidden))
+    }
+}
+
+impl std::fmt::Debug for PackedLayer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PackedLayer({} -> 2 x {})", self.input, self.hidden)
+    }
 }
 
 /// What the forward pass keeps, in the dtype it ran in.
