@@ -152,13 +152,23 @@ pub fn par_rows<T: Send>(out: &mut [T], width: usize, work: impl Fn(usize, &mut 
             || work(idx * rows, piece),
         )
     };
-    if out.len() <= rows * width {
-        if !out.is_empty() {
-            piece((0, out));
-        }
+    if width == 0 {
         return;
     }
+    if out.len() <= rows * width || single_thread() {
+        return out.chunks_mut(rows * width).enumerate().for_each(piece);
+    }
     out.par_chunks_mut(rows * width).enumerate().for_each(piece);
+}
+
+/// Whether the current Rayon pool has one thread, so that handing work to it would only cost the way there and back.
+pub fn single_thread() -> bool {
+    rayon::current_num_threads() == 1
+}
+
+/// Runs both tasks, on two threads if the current Rayon pool has them.
+pub fn join<A: Send, B: Send>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B + Send) -> (A, B) {
+    if single_thread() { (first(), second()) } else { rayon::join(first, second) }
 }
 
 /// Calls `work(start, piece)` for pieces of `out`, in parallel; [`par_rows`] with rows of one value.

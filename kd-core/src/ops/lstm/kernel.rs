@@ -1,9 +1,7 @@
 //! The layer on slices: forward, and backward through time.
 
-use rayon::join;
-
 use super::super::cpu::{
-    Float, Matrix, MatrixMut, Packed, Start, Threads, column_sums, matmul, matmul_packed, uninit, vectorized,
+    Float, Matrix, MatrixMut, Packed, Start, Threads, column_sums, join, matmul, matmul_packed, uninit, vectorized,
 };
 use super::cell::{cell, cell_backward};
 use super::plan::Plan;
