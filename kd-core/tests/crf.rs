@@ -117,6 +117,41 @@ fn gradients_are_right() {
 }
 
 #[test]
+fn many_classes_agree_with_one_path_at_a_time() {
+    // The kernels take eight classes together, so: less, exactly, more, and an odd number of whole eights.
+    for classes in [7, 8, 9, 17, 24] {
+        let lengths = [3, 0, 2];
+        let (emissions, transitions) = random_crf(40 + classes as u64, 5, classes);
+        let found = crf::log_partition(&emissions, &transitions, &lengths).unwrap().to_vec1::<f64>().unwrap();
+        for (idx, (row, len)) in [(0, 3), (3, 2)].into_iter().enumerate() {
+            let paths = all_paths(&emissions.narrow(0, row, len).unwrap(), &transitions);
+            let partition: f64 = paths.iter().map(|(_, score)| score.exp()).sum();
+            assert!((found[2 * idx] - partition.ln()).abs() < 1e-12, "{classes} classes");
+        }
+        let inputs = [emissions, transitions];
+        check_gradients(|x| crf::log_partition(&x[0], &x[1], &lengths), &inputs, 1e-7).unwrap();
+        check_gradients(|x| crf::log_marginals(&x[0], &x[1], &lengths), &inputs, 1e-7).unwrap();
+    }
+}
+
+#[test]
+fn a_class_reached_only_from_an_impossible_one_stays_exact() {
+    // Class 8 follows class 0 only, whose first emission is 2000 below the others: next to their sum it underflows.
+    let (emissions, transitions) = random_crf(50, 3, 9);
+    let mut penalties = vec![0.0; 27];
+    penalties[0] = -2000.0;
+    let emissions = (emissions + Tensor::from_vec(penalties, (3, 9), CPU).unwrap()).unwrap();
+    let constrained = |a: &Tensor| constrain(a, |from, to| to != Some(8) || from == Some(0));
+    let log_marginals = crf::log_marginals(&emissions, &constrained(&transitions).unwrap(), &[3]).unwrap();
+    // Paths through class 8 at the second word score about 2000 less, and those of the third word do not.
+    let found = log_marginals.to_vec2::<f64>().unwrap();
+    assert!((-2020.0..-1980.0).contains(&found[1][8]) && (-20.0..0.0).contains(&found[2][8]), "{found:?}");
+    let inputs = [emissions, transitions];
+    check_gradients(|x| crf::log_partition(&x[0], &constrained(&x[1])?, &[3]), &inputs, 1e-7).unwrap();
+    check_gradients(|x| crf::log_marginals(&x[0], &constrained(&x[1])?, &[3]), &inputs, 1e-6).unwrap();
+}
+
+#[test]
 fn everything_agrees_with_pytorch() {
     let reference: Value = serde_json::from_str(include_str!("reference/crf.json")).unwrap();
     let tensor = |value: &Value| {

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::{CHUNK, check, chunks, read_tensor, to_cpu};
+use super::{CHUNK, check, chunks, read, read_tensor, to_cpu};
 
 /// Added to a transition that [`constrain`] forbids, in nats: far below any score that is learned and far above
 /// where f16 and f32 overflow.
@@ -15,8 +15,8 @@ pub const FORBIDDEN: f64 = -1e4;
 /// [`super::log_partition`].
 pub fn viterbi(emissions: &Tensor, transitions: &Tensor, lengths: &[usize]) -> Result<Vec<u32>> {
     let classes = check(emissions, transitions, lengths)?;
-    let emissions = read_tensor(&to_cpu(&emissions.detach())?)?;
-    let transitions = read_tensor(&to_cpu(&transitions.detach())?)?;
+    let emissions = read_tensor(&to_cpu(&emissions.detach())?, read)?;
+    let transitions = read_tensor(&to_cpu(&transitions.detach())?, read)?;
     let shares: Vec<Vec<u32>> = chunks(lengths)
         .into_par_iter()
         .map(|(first, mut row)| {

@@ -4,8 +4,10 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::chain::{Chain, Gradients, log_sum_exp};
-use super::{CHUNK, back, check, chunks, gradient_of, read, read_tensor, to_cpu, write};
+use super::chain::{Chain, Gradients, pad};
+use super::double::exp;
+use super::step::log_sum_exp;
+use super::{CHUNK, back, check, chunks, gradient_of, read, read_rows, read_tensor, to_cpu, write};
 
 /// `log p(y_t = c)` of every row and class, `(rows, classes)`; each row is normalised.
 ///
@@ -26,17 +28,17 @@ struct Marginals {
 }
 
 impl Marginals {
-    /// The emissions of each sequence of a share.
+    /// The first row and the emissions of each sequence of a share.
     fn share<'a>(
         &'a self,
         (first, row): (usize, usize),
         emissions: &'a [f64],
-        classes: usize,
+        lanes: usize,
     ) -> impl Iterator<Item = (usize, &'a [f64])> {
         self.lengths.iter().skip(first).take(CHUNK).scan(row, move |begin, &len| {
             let row = *begin;
             *begin += len;
-            Some((row, &emissions[row * classes..*begin * classes]))
+            Some((row, &emissions[row * lanes..*begin * lanes]))
         })
     }
 }
@@ -48,16 +50,17 @@ impl CustomOp2 for Marginals {
 
     fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
         let (_, classes) = l1.shape().dims2()?;
-        let emissions = read(s1, l1)?;
+        let emissions = read_rows(s1, l1)?;
         let chain = Chain::new(classes, &read(s2, l2)?);
+        let lanes = chain.lanes;
         let shares: Vec<Vec<f64>> = chunks(&self.lengths)
             .into_par_iter()
             .map(|share| {
                 let mut log_marginals = Vec::new();
-                for (_, emissions) in self.share(share, &emissions, classes) {
+                for (_, emissions) in self.share(share, &emissions, lanes) {
                     let (alphas, betas) = (chain.alphas(emissions), chain.betas(emissions));
-                    for (alpha, beta) in alphas.chunks_exact(classes).zip(betas.chunks_exact(classes)) {
-                        let through = alpha.iter().zip(beta).map(|(a, b)| a + b);
+                    for (alpha, beta) in alphas.chunks_exact(lanes).zip(betas.chunks_exact(lanes)) {
+                        let through = alpha[..classes].iter().zip(beta).map(|(a, b)| a + b);
                         let log_partition = log_sum_exp(through.clone());
                         log_marginals.extend(through.map(|x| x - log_partition));
                     }
@@ -76,23 +79,26 @@ impl CustomOp2 for Marginals {
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let classes = emissions.dim(1)?;
-        let e = read_tensor(emissions)?;
-        let (log_marginals, d) = (read_tensor(result)?, read_tensor(gradient)?);
-        let chain = Chain::new(classes, &read_tensor(transitions)?);
+        let e = read_tensor(emissions, read_rows)?;
+        let (log_marginals, d) = (read_tensor(result, read)?, read_tensor(gradient, read)?);
+        let chain = Chain::new(classes, &read_tensor(transitions, read)?);
+        let lanes = chain.lanes;
         let shares: Vec<Gradients> = chunks(&self.lengths)
             .into_par_iter()
             .map(|share| {
                 let rows = self.lengths.iter().skip(share.0).take(CHUNK).sum();
                 let mut into = Gradients::zeros(rows, classes);
-                for (row, emissions) in self.share(share, &e, classes) {
-                    let at = row * classes..row * classes + emissions.len();
+                for (row, emissions) in self.share(share, &e, lanes) {
+                    let len = emissions.len() / lanes;
+                    let at = row * classes..(row + len) * classes;
                     // Through log_softmax: d_x = d - softmax · Σ d.
                     let mut d_through = d[at.clone()].to_vec();
                     let probs = log_marginals[at].chunks_exact(classes);
                     for (d, log_probs) in d_through.chunks_exact_mut(classes).zip(probs) {
                         let sum: f64 = d.iter().sum();
-                        d.iter_mut().zip(log_probs).for_each(|(d, log_prob)| *d -= sum * log_prob.exp());
+                        d.iter_mut().zip(log_probs).for_each(|(d, log_prob)| *d -= sum * exp(*log_prob));
                     }
+                    let d_through = pad(&d_through, len, classes, 0.0);
                     let (alphas, betas) = (chain.alphas(emissions), chain.betas(emissions));
                     chain.alphas_backward(&alphas, d_through.clone(), row - share.1, &mut into);
                     chain.betas_backward(emissions, &betas, d_through, row - share.1, &mut into);
@@ -100,7 +106,7 @@ impl CustomOp2 for Marginals {
                 into
             })
             .collect();
-        let (d_emissions, d_transitions) = Gradients::join(shares, classes);
+        let (d_emissions, d_transitions) = Gradients::join(shares, &chain);
         Ok((gradient_of(emissions, d_emissions)?, gradient_of(transitions, d_transitions)?))
     }
 }

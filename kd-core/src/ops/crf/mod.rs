@@ -21,7 +21,8 @@
 //!
 //! All but [`viterbi`] are differentiable in emissions and transitions. The recursions (Lafferty, McCallum and
 //! Pereira 2001; Rabiner 1989 for forward and backward) run in f64 in log space whatever the dtype of the
-//! input, so emissions of ±10⁴ cost no digits; results are rounded once. They run on the CPU: tensors of another
+//! input, so emissions of ±10⁴ cost no digits; results are rounded once. A step multiplies a vector with a matrix of
+//! exponentials and takes exponentials and logarithms of eight classes together. They run on the CPU: tensors of another
 //! device are copied there and back, which is cheaper than a kernel launch per word.
 //!
 //! ```
@@ -38,8 +39,10 @@
 
 mod chain;
 mod decode;
+mod double;
 mod marginals;
 mod scores;
+mod step;
 
 pub use decode::{FORBIDDEN, constrain, viterbi};
 pub use marginals::log_marginals;
@@ -48,6 +51,7 @@ pub use scores::{log_partition, negative_log_likelihood, negative_log_likelihood
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, bail};
 
+use self::chain::pad;
 use super::cpu::slice;
 
 /// Sequences that one task works on; fixed, so that partial sums never depend on the number of threads.
@@ -98,7 +102,16 @@ fn read(storage: &CpuStorage, layout: &Layout) -> Result<Vec<f64>> {
     }
 }
 
-fn read_tensor(tensor: &Tensor) -> Result<Vec<f64>> {
+/// As [`read`], of `(rows, classes)` to `(rows, lanes)`.
+fn read_rows(storage: &CpuStorage, layout: &Layout) -> Result<Vec<f64>> {
+    let (rows, classes) = layout.shape().dims2()?;
+    match storage.dtype() {
+        DType::F32 => Ok(pad(slice::<f32>(storage, layout)?, rows, classes, f64::NEG_INFINITY)),
+        _ => Ok(pad(slice::<f64>(storage, layout)?, rows, classes, f64::NEG_INFINITY)),
+    }
+}
+
+fn read_tensor(tensor: &Tensor, read: impl Fn(&CpuStorage, &Layout) -> Result<Vec<f64>>) -> Result<Vec<f64>> {
     let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
@@ -116,5 +129,8 @@ fn write(values: Vec<f64>, dtype: DType) -> CpuStorage {
 
 /// The gradient of `arg` from its values.
 fn gradient_of(arg: &Tensor, values: Vec<f64>) -> Result<Option<Tensor>> {
-    Ok(Some(Tensor::from_vec(values, arg.shape(), &Device::Cpu)?.to_dtype(arg.dtype())?))
+    Ok(Some(match arg.dtype() {
+        DType::F64 => Tensor::from_vec(values, arg.shape(), &Device::Cpu)?,
+        _ => Tensor::from_vec(values.into_iter().map(|x| x as f32).collect(), arg.shape(), &Device::Cpu)?,
+    }))
 }

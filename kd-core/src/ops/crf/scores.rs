@@ -1,11 +1,14 @@
 //! Values per sequence: log-partition, score of a path, and their difference.
 
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::chain::{Chain, Gradients};
-use super::{CHUNK, back, check, chunks, gradient_of, read, read_tensor, to_cpu, write};
+use super::{CHUNK, back, check, chunks, gradient_of, read, read_rows, read_tensor, to_cpu, write};
 
 /// `log Z` of each sequence, `(sequences,)`, in nats; 0 for a sequence without words.
 ///
@@ -17,7 +20,7 @@ use super::{CHUNK, back, check, chunks, gradient_of, read, read_tensor, to_cpu, 
 /// # Errors
 /// If shapes or dtypes do not fit or `lengths` does not sum to `rows`.
 pub fn log_partition(emissions: &Tensor, transitions: &Tensor, lengths: &[usize]) -> Result<Tensor> {
-    Scores { lengths: lengths.to_vec(), partition: 1.0, path: 0.0, labels: None }.apply(emissions, transitions)
+    Scores::new(lengths, 1.0, 0.0, None).apply(emissions, transitions)
 }
 
 /// Score of each sequence's `labels`, `(sequences,)`; 0 for a sequence without words.
@@ -28,7 +31,7 @@ pub fn log_partition(emissions: &Tensor, transitions: &Tensor, lengths: &[usize]
 /// As [`log_partition`], and if a label is no class.
 pub fn path_scores(emissions: &Tensor, transitions: &Tensor, labels: &Tensor, lengths: &[usize]) -> Result<Tensor> {
     let labels = Some(read_labels(emissions, labels)?);
-    Scores { lengths: lengths.to_vec(), partition: 0.0, path: 1.0, labels }.apply(emissions, transitions)
+    Scores::new(lengths, 0.0, 1.0, labels).apply(emissions, transitions)
 }
 
 /// `-log p(labels)` of each sequence, `(sequences,)`, in nats: [`log_partition`] minus [`path_scores`], with the
@@ -43,7 +46,7 @@ pub fn negative_log_likelihood_sequences(
     lengths: &[usize],
 ) -> Result<Tensor> {
     let labels = Some(read_labels(emissions, labels)?);
-    Scores { lengths: lengths.to_vec(), partition: 1.0, path: -1.0, labels }.apply(emissions, transitions)
+    Scores::new(lengths, 1.0, -1.0, labels).apply(emissions, transitions)
 }
 
 /// `-log p(labels)` of all sequences, a scalar in nats, mean per **row**: the sum over sequences divided by the
@@ -83,27 +86,28 @@ struct Scores {
     partition: f64,
     path: f64,
     labels: Option<Vec<u32>>,
+    /// The alphas of each sequence, kept for the backward pass.
+    alphas: Mutex<Vec<Vec<f64>>>,
 }
 
 impl Scores {
+    fn new(lengths: &[usize], partition: f64, path: f64, labels: Option<Vec<u32>>) -> Self {
+        Self { lengths: lengths.to_vec(), partition, path, labels, alphas: Mutex::default() }
+    }
+
     fn apply(self, emissions: &Tensor, transitions: &Tensor) -> Result<Tensor> {
         check(emissions, transitions, &self.lengths)?;
         let result = to_cpu(emissions)?.apply_op2(&to_cpu(transitions)?, self)?;
         back(result, emissions)
     }
 
-    /// Calls `each` with every sequence of a share: its index, the share's row it begins at, its emissions and labels.
-    fn walk(
-        &self,
-        (first, row): (usize, usize),
-        emissions: &[f64],
-        classes: usize,
-        mut each: impl FnMut(usize, usize, &[f64], &[u32]),
-    ) {
+    /// Calls `each` with every sequence of a share: its index, its first row counted from the share's, its rows and
+    /// labels.
+    fn walk(&self, (first, row): (usize, usize), mut each: impl FnMut(usize, usize, Range<usize>, &[u32])) {
         let mut begin = row;
         for (idx, &len) in self.lengths.iter().enumerate().skip(first).take(CHUNK) {
             let labels = self.labels.as_ref().map_or(&[] as &[u32], |labels| &labels[begin..begin + len]);
-            each(idx, begin - row, &emissions[begin * classes..(begin + len) * classes], labels);
+            each(idx, begin - row, begin..begin + len, labels);
             begin += len;
         }
     }
@@ -116,29 +120,34 @@ impl CustomOp2 for Scores {
 
     fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
         let (_, classes) = l1.shape().dims2()?;
-        let (emissions, transitions) = (read(s1, l1)?, read(s2, l2)?);
+        let transitions = read(s2, l2)?;
         let chain = Chain::new(classes, &transitions);
-        let shares: Vec<Vec<f64>> = chunks(&self.lengths)
+        let emissions = read_rows(s1, l1)?;
+        let shares: Vec<Vec<(f64, Vec<f64>)>> = chunks(&self.lengths)
             .into_par_iter()
             .map(|share| {
                 let mut values = Vec::with_capacity(CHUNK);
-                self.walk(share, &emissions, classes, |_, _, emissions, labels| {
-                    let mut value = 0.0;
+                self.walk(share, |_, _, rows, labels| {
+                    let emissions = &emissions[rows.start * chain.lanes..rows.end * chain.lanes];
+                    let (mut value, mut alphas) = (0.0, Vec::new());
                     if self.partition != 0.0 {
-                        value += self.partition * chain.log_partition(&chain.alphas(emissions));
+                        alphas = chain.alphas(emissions);
+                        value += self.partition * chain.log_partition(&alphas);
                     }
                     if self.path != 0.0 {
-                        let rows = emissions.chunks_exact(classes).zip(labels);
+                        let rows = emissions.chunks_exact(chain.lanes).zip(labels);
                         let mut path: f64 = rows.map(|(row, &label)| row[label as usize]).sum();
                         chain.transitions_of(labels, |at| path += transitions[at]);
                         value += self.path * path;
                     }
-                    values.push(value);
+                    values.push((value, alphas));
                 });
                 values
             })
             .collect();
-        Ok((write(shares.concat(), s1.dtype()), Shape::from(self.lengths.len())))
+        let (values, alphas): (Vec<f64>, Vec<Vec<f64>>) = shares.into_iter().flatten().unzip();
+        *self.alphas.lock().unwrap_or_else(PoisonError::into_inner) = alphas;
+        Ok((write(values, s1.dtype()), Shape::from(self.lengths.len())))
     }
 
     fn bwd(
@@ -149,17 +158,17 @@ impl CustomOp2 for Scores {
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let classes = emissions.dim(1)?;
-        let (e, a, d) = (read_tensor(emissions)?, read_tensor(transitions)?, read_tensor(gradient)?);
+        let (a, d) = (read_tensor(transitions, read)?, read_tensor(gradient, read)?);
         let chain = Chain::new(classes, &a);
+        let alphas = self.alphas.lock().unwrap_or_else(PoisonError::into_inner);
         let shares: Vec<Gradients> = chunks(&self.lengths)
             .into_par_iter()
             .map(|share| {
                 let rows = self.lengths.iter().skip(share.0).take(CHUNK).sum();
                 let mut into = Gradients::zeros(rows, classes);
-                self.walk(share, &e, classes, |idx, row, emissions, labels| {
+                self.walk(share, |idx, row, _, labels| {
                     if self.partition != 0.0 {
-                        let alphas = chain.alphas(emissions);
-                        chain.log_partition_backward(&alphas, self.partition * d[idx], row, &mut into);
+                        chain.log_partition_backward(&alphas[idx], self.partition * d[idx], row, &mut into);
                     }
                     if self.path != 0.0 {
                         let d = self.path * d[idx];
@@ -172,7 +181,7 @@ impl CustomOp2 for Scores {
                 into
             })
             .collect();
-        let (d_emissions, d_transitions) = Gradients::join(shares, classes);
+        let (d_emissions, d_transitions) = Gradients::join(shares, &chain);
         Ok((gradient_of(emissions, d_emissions)?, gradient_of(transitions, d_transitions)?))
     }
 }
