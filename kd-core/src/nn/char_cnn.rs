@@ -66,4 +66,9 @@ impl CharCnn {
     pub fn forward(&self, chars: &Tensor) -> Result<Tensor> {
         ops::char_cnn::char_cnn(chars, &self.table, &self.weight, &self.bias)
     }
+
+    /// The layer as it is now, for use without training.
+    pub fn table(&self) -> Result<ops::char_cnn::CharTable> {
+        ops::char_cnn::CharTable::new(&self.table, &self.weight, &self.bias)
+    }
 }

@@ -13,9 +13,11 @@
 //! multiplies each *distinct* character of the batch with the filters once and adds up rows of that table: no
 //! window is ever unfolded. It keeps, for the backward pass, where each maximum was; of equal values the
 //! first gets the gradient. On other devices the same is composed of Candle's ops, which is slower.
+//! When the weights no longer change, [`CharTable`] keeps that table for all characters, and no product is left.
 
 mod composed;
 mod kernel;
+mod table;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -24,6 +26,8 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
+
+pub use self::table::CharTable;
 
 use self::kernel::Filters;
 use self::words::Words;
@@ -40,8 +44,22 @@ use super::cpu::{Float, for_float, has_kernel, slice, tensor, values};
 /// # Errors
 /// If shapes do not fit, `kernel` is even, a character is no symbol, or stands behind padding.
 pub fn char_cnn(chars: &Tensor, table: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    let (batch, len, max_chars) = chars.dims3()?;
-    let (symbols, width) = table.dims2()?;
+    let (batch, len, _) = chars.dims3()?;
+    let (symbols, _) = table.dims2()?;
+    let (filters, width, kernel) = check(table, weight, bias)?;
+    let mut words = read(chars, symbols)?;
+    let out = if has_kernel(table) {
+        let op = CharCnn { symbols: words.rename(symbols), words, kernel, width, filters, peaks: Mutex::default() };
+        table.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?
+    } else {
+        composed::char_cnn(chars, table, weight, bias)?
+    };
+    out.reshape((batch, len, filters))
+}
+
+/// Checks that the weights fit; filters, width and kernel.
+fn check(table: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<(usize, usize, usize)> {
+    let (_, width) = table.dims2()?;
     let (filters, weight_width, kernel) = weight.dims3()?;
     if weight_width != width || bias.dims() != [filters] {
         bail!(
@@ -55,36 +73,27 @@ pub fn char_cnn(chars: &Tensor, table: &Tensor, weight: &Tensor, bias: &Tensor) 
     if kernel.is_multiple_of(2) {
         bail!("expected an odd kernel, found {kernel}");
     }
+    Ok((filters, width, kernel))
+}
+
+/// The words of `chars`, `(batch, len, chars)`.
+fn read(chars: &Tensor, symbols: usize) -> Result<Words> {
+    let (batch, len, max_chars) = chars.dims3()?;
     if chars.dtype() != DType::U32 {
         bail!("expected characters in u32, found {:?}", chars.dtype());
     }
-    let ids = chars.flatten_all()?.to_vec1::<u32>()?;
-    let words = Words::new(&ids, batch * len, max_chars, symbols)?;
-    let shape = (batch, len, filters);
-    let out = if !has_kernel(table) {
-        composed::char_cnn(chars, table, weight, bias)?
-    } else {
-        let op = CharCnn { words, kernel, width, filters, peaks: Mutex::default() };
-        let (table, weight, bias) = (table.contiguous()?, weight.contiguous()?, bias.contiguous()?);
-        if table.track_op() || weight.track_op() || bias.track_op() {
-            table.apply_op3(&weight, &bias, op)?
-        } else {
-            for_float!(table.dtype(), T => {
-                let (table, weight, bias) = (values::<T>(&table)?, values::<T>(&weight)?, values::<T>(&bias)?);
-                tensor(kernel::forward(&op.words, &table, op.filters(&weight, &bias), None), shape)?
-            })
-        }
-    };
-    out.reshape(shape)
+    Words::new(&chars.flatten_all()?.to_vec1::<u32>()?, batch * len, max_chars, symbols)
 }
 
 /// `(table, weight, bias)` → `(words, filters)`.
 struct CharCnn {
+    /// Words whose letters stand for `symbols`.
     words: Words,
+    symbols: Vec<usize>,
     kernel: usize,
     width: usize,
     filters: usize,
-    /// Where each filter's maximum is in each word that has characters.
+    /// At which character each value of the output is.
     peaks: Mutex<Vec<u32>>,
 }
 
@@ -106,7 +115,7 @@ impl CharCnn {
         let [d_table, d_weight, d_bias] = {
             let (t, w, b) = (values::<T>(table)?, values::<T>(weight)?, values::<T>(bias)?);
             let (out, d) = (values::<T>(result)?, values::<T>(&gradient)?);
-            kernel::backward(&self.words, &t, self.filters(&w, &b), &peaks, &out, &d)
+            kernel::backward((&self.words, &self.symbols), &t, self.filters(&w, &b), &peaks, &out, &d)
         };
         Ok([tensor(d_table, table.shape())?, tensor(d_weight, weight.shape())?, tensor(d_bias, bias.shape())?])
     }
@@ -126,13 +135,12 @@ impl CustomOp3 for CharCnn {
         s3: &CpuStorage,
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let mut peaks = Vec::new();
-        let out = for_float!(s1.dtype(), T => {
+        for_float!(s1.dtype(), T => {
             let filters = self.filters::<T>(slice(s2, l2)?, slice(s3, l3)?);
-            T::to_cpu_storage_owned(kernel::forward(&self.words, slice(s1, l1)?, filters, Some(&mut peaks)))
-        });
-        *self.peaks.lock().unwrap_or_else(PoisonError::into_inner) = peaks;
-        Ok((out, Shape::from((self.words.padded, self.filters))))
+            let (out, peaks) = kernel::forward(&self.words, &self.symbols, slice(s1, l1)?, filters);
+            *self.peaks.lock().unwrap_or_else(PoisonError::into_inner) = peaks;
+            Ok((T::to_cpu_storage_owned(out), Shape::from((self.words.count(), self.filters))))
+        })
     }
 
     fn bwd(

@@ -1,7 +1,7 @@
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 
 use super::words::Words;
-use super::{char_cnn, composed};
+use super::{CharTable, char_cnn, composed};
 use crate::testing::{assert_close, random};
 
 #[test]
@@ -27,10 +27,32 @@ fn the_composed_op_agrees_with_the_fused_one() {
 }
 
 #[test]
+fn the_table_of_fixed_weights_gives_the_same_values() {
+    // 45 words, some without characters, and filters that fill no, one and several groups of lanes.
+    let ids: Vec<u32> = (0..45 * 6).map(|i| if i % 6 < i / 6 % 7 { 1 + (i * i) % 29 } else { 0 }).collect();
+    let chars = Tensor::from_slice(&ids, (5, 9, 6), &Device::Cpu).unwrap();
+    for (filters, kernel) in [(1, 1), (16, 3), (50, 3), (33, 5), (0, 3)] {
+        let weights = [(1, vec![30, 4]), (2, vec![filters, 4, kernel]), (3, vec![filters])]
+            .map(|(seed, shape)| random(seed, shape).unwrap().to_dtype(DType::F32).unwrap());
+        let [table, weight, bias] = &weights;
+        let expected = char_cnn(&chars, table, weight, bias).unwrap();
+        let char_table = CharTable::new(table, weight, bias).unwrap();
+        let found = char_table.forward(&chars).unwrap();
+        assert_close(&found, &expected, 1e-6, 1e-6).unwrap();
+        let mut out = vec![f32::NAN; 45 * filters];
+        if filters > 0 {
+            char_table.write(&ids, 6, &mut out).unwrap();
+            assert_eq!(out, found.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+            assert!(char_table.write(&ids[1..], 6, &mut out).unwrap_err().to_string().contains("found 269"));
+        }
+    }
+}
+
+#[test]
 fn words_are_packed_without_padding() {
-    let words = Words::new(&[7, 3, 0, 0, 0, 0, 3, 3, 9], 3, 3, 10).unwrap();
-    assert_eq!((words.padded, words.places.as_slice()), (3, &[0, 2][..]));
-    assert_eq!(words.symbols, [3, 7, 9]);
-    assert_eq!(words.letters, [1, 0, 0, 0, 2]);
-    assert_eq!((words.range(0), words.range(1)), (0..2, 2..5));
+    let mut words = Words::new(&[7, 3, 0, 0, 0, 0, 3, 3, 9], 3, 3, 10).unwrap();
+    assert_eq!((words.word(0), words.word(1), words.word(2)), (&[7, 3][..], &[][..], &[3, 3, 9][..]));
+    assert_eq!(words.rename(10), [3, 7, 9]);
+    assert_eq!((words.word(0), words.word(2)), (&[1, 0][..], &[0, 0, 2][..]));
+    assert_eq!(Words::new(&[], 2, 0, 10).unwrap().word(1), [0usize; 0]);
 }
