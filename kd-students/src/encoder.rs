@@ -155,11 +155,13 @@ impl WordEncoder {
         Ok(Self { words, characters, lstm, dropout: config.dropout })
     }
 
-    /// Packs the LSTM's weights for inference ([`BiLstm::freeze`]): later changes of its variables are not seen.
+    /// Prepares the weights for inference ([`CharCnn::freeze`], [`BiLstm::freeze`]): later changes of these variables are
+    /// not seen.
     ///
     /// # Errors
     /// If a weight cannot be read.
     pub fn freeze(&mut self) -> Result<()> {
+        self.characters.freeze()?;
         self.lstm.freeze()
     }
 

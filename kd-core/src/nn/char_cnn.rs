@@ -1,12 +1,14 @@
 //! Words as vectors, from their characters.
 
-use candle_core::{Result, Tensor, bail};
+use std::sync::Arc;
+
+use candle_core::{DType, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use candle_nn::init::Init;
 
-use crate::ops;
+use crate::ops::char_cnn::{CharTable, char_cnn};
 
-/// Character embeddings, a convolution, ReLU and the maximum over each word ([`ops::char_cnn`]).
+/// Character embeddings, a convolution, ReLU and the maximum over each word ([`char_cnn`]).
 ///
 /// Variables start as in PyTorch: `embedding.weight` `(symbols, width)` normal with row 0 zero,
 /// `conv.weight` `(filters, width, kernel)` and `conv.bias` uniform within `±1 / √(width · kernel)`.
@@ -29,6 +31,8 @@ pub struct CharCnn {
     table: Tensor,
     weight: Tensor,
     bias: Tensor,
+    /// The same weights as one table, once [`CharCnn::freeze`] was called.
+    frozen: Option<Arc<CharTable>>,
 }
 
 impl CharCnn {
@@ -51,7 +55,7 @@ impl CharCnn {
         let init = Init::Uniform { lo: -bound, up: bound };
         let weight = vb.get_with_hints((filters, width, kernel), "conv.weight", init)?;
         let bias = vb.get_with_hints(filters, "conv.bias", init)?;
-        Ok(Self { table, weight, bias })
+        Ok(Self { table, weight, bias, frozen: None })
     }
 
     /// Size of the output's last dimension.
@@ -64,11 +68,21 @@ impl CharCnn {
     /// # Errors
     /// If a character is not below `symbols`, or stands behind padding (0).
     pub fn forward(&self, chars: &Tensor) -> Result<Tensor> {
-        ops::char_cnn::char_cnn(chars, &self.table, &self.weight, &self.bias)
+        match &self.frozen {
+            Some(table) => table.forward(chars),
+            None => char_cnn(chars, &self.table, &self.weight, &self.bias),
+        }
     }
 
-    /// The layer as it is now, for use without training.
-    pub fn table(&self) -> Result<ops::char_cnn::CharTable> {
-        ops::char_cnn::CharTable::new(&self.table, &self.weight, &self.bias)
+    /// Turns embedding and filters into one table for inference on the CPU ([`CharTable`]): forward passes are faster, keep
+    /// no graph, and do not see later changes of the variables. On other devices and in other dtypes nothing changes.
+    ///
+    /// # Errors
+    /// If a weight cannot be read.
+    pub fn freeze(&mut self) -> Result<()> {
+        if self.table.device().is_cpu() && self.table.dtype() == DType::F32 {
+            self.frozen = Some(Arc::new(CharTable::new(&self.table, &self.weight, &self.bias)?));
+        }
+        Ok(())
     }
 }
