@@ -26,29 +26,43 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
 
 struct Gelu;
 
+/// `1 / √(2π)`, the largest value of `φ`.
+const PEAK: f64 = 0.398_942_280_401_432_7;
+
+/// The function and its slope.
+#[inline(always)]
+pub(crate) fn value_and_slope<T: Float>(x: T) -> (T, T) {
+    let (cdf, kernel) = x.normal();
+    (x * cdf, cdf + x * (T::from_f64(PEAK) * kernel))
+}
+
 fn forward<T: Float>(x: &[T]) -> CpuStorage {
     // SAFETY: the loop writes every value.
     let mut y = unsafe { cpu::uninit::<T>(x.len()) };
-    cpu::par_elements(&mut y, |start, y| {
-        for (y, &x) in y.iter_mut().zip(&x[start..]) {
-            *y = x * x.normal().0;
-        }
-    });
+    cpu::par_elements(
+        &mut y,
+        #[inline(always)]
+        |start, y| {
+            for (y, &x) in y.iter_mut().zip(&x[start..]) {
+                *y = x * x.normal().0;
+            }
+        },
+    );
     cpu::storage(y)
 }
 
 fn backward<T: Float>(x: &[T], dy: &[T]) -> Vec<T> {
-    /// `1 / √(2π)`.
-    const PEAK: f64 = 0.398_942_280_401_432_7;
-    let peak = T::from_f64(PEAK);
     // SAFETY: the loop writes every value.
     let mut dx = unsafe { cpu::uninit::<T>(x.len()) };
-    cpu::par_elements(&mut dx, |start, dx| {
-        for ((dx, &x), &dy) in dx.iter_mut().zip(&x[start..]).zip(&dy[start..]) {
-            let (cdf, kernel) = x.normal();
-            *dx = dy * (cdf + x * (peak * kernel));
-        }
-    });
+    cpu::par_elements(
+        &mut dx,
+        #[inline(always)]
+        |start, dx| {
+            for ((dx, &x), &dy) in dx.iter_mut().zip(&x[start..]).zip(&dy[start..]) {
+                *dx = dy * value_and_slope(x).1;
+            }
+        },
+    );
     dx
 }
 

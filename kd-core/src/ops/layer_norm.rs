@@ -15,11 +15,16 @@
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 
+pub(crate) mod kernel;
+mod residual;
+
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
 
-use super::cpu::{self, Float, for_float};
+use super::cpu::{self, for_float};
+use kernel::Norm;
+
+pub use residual::layer_norm_residual;
 
 /// Normalises the last dimension to mean 0 and variance 1, then scales by `gamma` and adds `beta`.
 ///
@@ -30,21 +35,26 @@ use super::cpu::{self, Float, for_float};
 /// # Errors
 /// If shapes, dtypes or devices do not fit, or `eps` is negative or not finite.
 pub fn layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<Tensor> {
-    let width = gamma.dims1()?;
-    if x.rank() == 0 || x.dim(D::Minus1)? != width {
-        bail!("layer_norm: expected x of shape (.., {width}) for gamma {:?}, found {:?}", gamma.dims(), x.dims());
-    }
-    if beta.dims() != [width] {
-        bail!("layer_norm: expected beta of shape [{width}], found {:?}", beta.dims());
-    }
-    if !(eps >= 0.0 && eps.is_finite()) {
-        bail!("layer_norm: expected a finite eps >= 0, found {eps}");
-    }
+    check("layer_norm", x, gamma, beta, eps)?;
     if cpu::has_kernel(x) {
         x.contiguous()?.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, LayerNorm { eps })
     } else {
         composed(x, gamma, beta, eps)
     }
+}
+
+fn check(op: &str, x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<()> {
+    let width = gamma.dims1()?;
+    if x.rank() == 0 || x.dim(D::Minus1)? != width {
+        bail!("{op}: expected x of shape (.., {width}) for gamma {:?}, found {:?}", gamma.dims(), x.dims());
+    }
+    if beta.dims() != [width] {
+        bail!("{op}: expected beta of shape [{width}], found {:?}", beta.dims());
+    }
+    if !(eps >= 0.0 && eps.is_finite()) {
+        bail!("{op}: expected a finite eps >= 0, found {eps}");
+    }
+    Ok(())
 }
 
 /// The same from Candle's operations; half precision is widened to `f32` in between.
@@ -65,99 +75,6 @@ struct LayerNorm {
     eps: f64,
 }
 
-/// Mean and `1 / √(var + eps)` of a row.
-#[inline(always)]
-fn moments<T: Float>(row: &[T], eps: T) -> (T, T) {
-    let width = T::from_f64(row.len() as f64);
-    let mean = cpu::sum(row) / width;
-    let variance = cpu::sum_map(row, |x| (x - mean) * (x - mean)) / width;
-    (mean, T::one() / (variance + eps).sqrt())
-}
-
-impl LayerNorm {
-    fn forward<T: Float>(&self, x: &[T], gamma: &[T], beta: &[T]) -> CpuStorage {
-        let (width, eps) = (gamma.len(), T::from_f64(self.eps));
-        // SAFETY: the loop writes every row.
-        let mut y = unsafe { cpu::uninit::<T>(x.len()) };
-        cpu::par_rows(&mut y, width, |first_row, y| {
-            let x = &x[first_row * width..][..y.len()];
-            for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                let (mean, scale) = moments(x, eps);
-                for (((y, &x), &gamma), &beta) in y.iter_mut().zip(x).zip(gamma).zip(beta) {
-                    *y = (x - mean) * scale * gamma + beta;
-                }
-            }
-        });
-        cpu::storage(y)
-    }
-
-    /// Gradients of `x`, `gamma` and `beta`.
-    fn backward<T: Float>(&self, x: &[T], gamma: &[T], dy: &[T]) -> (Vec<T>, Vec<T>, Vec<T>) {
-        let (width, eps) = (gamma.len(), T::from_f64(self.eps));
-        if x.is_empty() {
-            return (vec![], vec![T::zero(); width], vec![T::zero(); width]);
-        }
-        let piece = cpu::rows_per_task(width) * width;
-        // SAFETY: the loop writes every row.
-        let mut dx = unsafe { cpu::uninit::<T>(x.len()) };
-        // Each piece of rows sums its own share of the gradients of gamma and beta.
-        let mut shares = vec![T::zero(); x.len().div_ceil(piece) * 2 * width];
-        let work = |(dx, shares): (&mut [T], &mut [T]), (x, dy): (&[T], &[T])| {
-            let (dgamma, dbeta) = shares.split_at_mut(width);
-            for ((dx, x), dy) in dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(dy.chunks_exact(width)) {
-                let (mean, scale) = moments(x, eps);
-                backward_row(dx, x, dy, gamma, mean, scale, dgamma, dbeta);
-            }
-        };
-        if x.len() <= piece {
-            work((&mut dx, &mut shares), (x, dy));
-        } else {
-            let outputs = dx.par_chunks_mut(piece).zip(shares.par_chunks_mut(2 * width));
-            outputs
-                .zip(x.par_chunks(piece).zip(dy.par_chunks(piece)))
-                .for_each(|(outputs, inputs)| work(outputs, inputs));
-        }
-        let mut dgamma = vec![T::zero(); 2 * width];
-        for share in shares.chunks_exact(2 * width) {
-            for (sum, &value) in dgamma.iter_mut().zip(share) {
-                *sum += value;
-            }
-        }
-        let dbeta = dgamma.split_off(width);
-        (dx, dgamma, dbeta)
-    }
-}
-
-#[inline(always)]
-#[allow(clippy::too_many_arguments)] // slices of equal length, one loop
-fn backward_row<T: Float>(
-    dx: &mut [T],
-    x: &[T],
-    dy: &[T],
-    gamma: &[T],
-    mean: T,
-    scale: T,
-    dgamma: &mut [T],
-    dbeta: &mut [T],
-) {
-    let width = x.len();
-    let (dx, dy, gamma) = (&mut dx[..width], &dy[..width], &gamma[..width]);
-    let (dgamma, dbeta) = (&mut dgamma[..width], &mut dbeta[..width]);
-    for i in 0..width {
-        let normalised = (x[i] - mean) * scale;
-        dgamma[i] += dy[i] * normalised;
-        dbeta[i] += dy[i];
-        dx[i] = dy[i] * gamma[i];
-    }
-    let count = T::from_f64(width as f64);
-    let mean_g = cpu::sum(dx) / count;
-    let mean_gx = cpu::sum_map2(dx, x, |g, x| g * (x - mean)) * scale / count;
-    for i in 0..width {
-        let normalised = (x[i] - mean) * scale;
-        dx[i] = (dx[i] - mean_g - normalised * mean_gx) * scale;
-    }
-}
-
 impl CustomOp3 for LayerNorm {
     fn name(&self) -> &'static str {
         "layer-norm"
@@ -174,7 +91,7 @@ impl CustomOp3 for LayerNorm {
     ) -> Result<(CpuStorage, Shape)> {
         for_float!(s1.dtype(), T => {
             let (x, gamma, beta) = (cpu::slice::<T>(s1, l1)?, cpu::slice::<T>(s2, l2)?, cpu::slice::<T>(s3, l3)?);
-            Ok((self.forward(x, gamma, beta), l1.shape().clone()))
+            Ok((cpu::storage(Norm { gamma, beta, eps: self.eps }.forward(x)), l1.shape().clone()))
         })
     }
 
@@ -188,12 +105,14 @@ impl CustomOp3 for LayerNorm {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         for_float!(x.dtype(), T => {
-            let (dx, dgamma, dbeta) =
-                self.backward::<T>(&cpu::values(x)?, &cpu::values(gamma)?, &cpu::values(&grad)?);
+            // SAFETY: `backward` writes every value.
+            let mut dx = unsafe { cpu::uninit::<T>(x.elem_count()) };
+            let (sum, weight) = (cpu::values(x)?, cpu::values(gamma)?);
+            let gradients = kernel::backward(&mut dx, Some(&cpu::values(&grad)?), &sum, &weight, self.eps, None);
             Ok((
                 Some(cpu::tensor(dx, x.shape())?),
-                Some(cpu::tensor(dgamma, gamma.shape())?),
-                Some(cpu::tensor(dbeta, beta.shape())?),
+                Some(cpu::tensor(gradients.gamma, gamma.shape())?),
+                Some(cpu::tensor(gradients.beta, beta.shape())?),
             ))
         })
     }

@@ -13,10 +13,16 @@
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 
+mod activation;
+pub(crate) mod kernel;
+
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
-use super::cpu::{self, Float, Matrix, MatrixMut, Threads, for_float};
+use super::cpu::{self, Float, for_float};
+use kernel::Sizes;
+
+pub use activation::{Activation, linear_activation};
 
 /// `x Wᵀ + b` over the last dimension.
 ///
@@ -27,13 +33,7 @@ use super::cpu::{self, Float, Matrix, MatrixMut, Threads, for_float};
 /// # Errors
 /// If shapes, dtypes or devices do not fit.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let (out, width) = weight.dims2()?;
-    if x.rank() == 0 || x.dim(D::Minus1)? != width {
-        bail!("linear: expected x of shape (.., {width}) for weight {:?}, found {:?}", weight.dims(), x.dims());
-    }
-    if let Some(bias) = bias.filter(|bias| bias.dims() != [out]) {
-        bail!("linear: expected bias of shape [{out}] for weight {:?}, found {:?}", weight.dims(), bias.dims());
-    }
+    check("linear", x, weight, bias)?;
     if !cpu::has_kernel(x) {
         return composed(x, weight, bias);
     }
@@ -42,6 +42,17 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
         Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, Linear),
         None => x.apply_op2(&weight, Linear),
     }
+}
+
+fn check(op: &str, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<()> {
+    let (out, width) = weight.dims2()?;
+    if x.rank() == 0 || x.dim(D::Minus1)? != width {
+        bail!("{op}: expected x of shape (.., {width}) for weight {:?}, found {:?}", weight.dims(), x.dims());
+    }
+    if let Some(bias) = bias.filter(|bias| bias.dims() != [out]) {
+        bail!("{op}: expected bias of shape [{out}] for weight {:?}, found {:?}", weight.dims(), bias.dims());
+    }
+    Ok(())
 }
 
 /// The same from Candle's operations.
@@ -62,23 +73,14 @@ fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor
 
 struct Linear;
 
-fn forward<T: Float>(x: &[T], shape: &Shape, weight: &[T], out: usize, bias: Option<&[T]>) -> (CpuStorage, Shape) {
-    let mut dims = shape.dims().to_vec();
-    let width = dims.pop().unwrap_or(0);
-    let rows = dims.iter().product::<usize>();
+/// The output's shape and the sizes of the product for an input and a weight.
+fn sizes(x: &Shape, weight: &Shape) -> Result<(Shape, Sizes)> {
+    let (out, width) = weight.dims2()?;
+    let mut dims = x.dims().to_vec();
+    dims.pop();
+    let rows = dims.iter().product();
     dims.push(out);
-    // SAFETY: `copy_from_slice` or `matmul` writes every value.
-    let mut y = unsafe { cpu::uninit::<T>(rows * out) };
-    if let Some(bias) = bias.filter(|bias| !bias.is_empty()) {
-        cpu::par_rows(&mut y, out, |_, rows| rows.chunks_exact_mut(out).for_each(|row| row.copy_from_slice(bias)));
-    }
-    let target = MatrixMut::new(&mut y, rows, out, out);
-    let (x, weight) = (Matrix::new(x, rows, width, width), Matrix::new(weight, out, width, width).t());
-    match bias {
-        Some(_) => cpu::matmul_add(target, T::one(), x, weight, Threads::All),
-        None => cpu::matmul(target, T::one(), x, weight, Threads::All),
-    }
-    (cpu::storage(y), Shape::from(dims))
+    Ok((Shape::from(dims), Sizes { rows, width, out }))
 }
 
 /// Gradients of `x` and `weight`, and of the bias where there is one; none where nobody asks.
@@ -86,36 +88,21 @@ fn backward<T: Float>(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
-    grad: &Tensor,
+    dy: &[T],
 ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-    let (out, width) = weight.dims2()?;
-    let grad = grad.contiguous()?;
-    let dy = cpu::values::<T>(&grad)?;
-    let rows = x.elem_count() / width.max(1);
+    let (_, sizes) = sizes(x.shape(), weight.shape())?;
     let dx = if x.track_op() {
-        let weight = cpu::values::<T>(weight)?;
-        // SAFETY: `matmul` writes every value.
-        let mut dx = unsafe { cpu::uninit::<T>(rows * width) };
-        let target = MatrixMut::new(&mut dx, rows, width, width);
-        let (lhs, rhs) = (Matrix::new(&dy, rows, out, out), Matrix::new(&weight, out, width, width));
-        cpu::matmul(target, T::one(), lhs, rhs, Threads::All);
-        Some(cpu::tensor(dx, x.shape())?)
+        Some(cpu::tensor(sizes.input_gradient(dy, &cpu::values(weight)?), x.shape())?)
     } else {
         None
     };
     let dw = if weight.track_op() {
-        let x = cpu::values::<T>(x)?;
-        // SAFETY: `matmul` writes every value.
-        let mut dw = unsafe { cpu::uninit::<T>(out * width) };
-        let target = MatrixMut::new(&mut dw, out, width, width);
-        let (lhs, rhs) = (Matrix::new(&dy, rows, out, out).t(), Matrix::new(&x, rows, width, width));
-        cpu::matmul(target, T::one(), lhs, rhs, Threads::All);
-        Some(cpu::tensor(dw, weight.shape())?)
+        Some(cpu::tensor(sizes.weight_gradient(dy, &cpu::values(x)?), weight.shape())?)
     } else {
         None
     };
     let db = match bias {
-        Some(bias) if bias.track_op() => Some(cpu::tensor(cpu::column_sums(&dy, out), bias.shape())?),
+        Some(bias) if bias.track_op() => Some(cpu::tensor(cpu::column_sums(dy, sizes.out), bias.shape())?),
         _ => None,
     };
     Ok((dx, dw, db))
@@ -129,13 +116,14 @@ impl CustomOp2 for Linear {
     fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
         for_float!(s1.dtype(), T => {
             let (x, weight) = (cpu::slice::<T>(s1, l1)?, cpu::slice::<T>(s2, l2)?);
-            Ok(forward(x, l1.shape(), weight, l2.dims()[0], None))
+            let (shape, sizes) = sizes(l1.shape(), l2.shape())?;
+            Ok((cpu::storage(sizes.product(x, weight, None)), shape))
         })
     }
 
     fn bwd(&self, x: &Tensor, weight: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         for_float!(x.dtype(), T => {
-            let (dx, dw, _) = backward::<T>(x, weight, None, grad)?;
+            let (dx, dw, _) = backward::<T>(x, weight, None, &cpu::values(&grad.contiguous()?)?)?;
             Ok((dx, dw))
         })
     }
@@ -157,7 +145,8 @@ impl CustomOp3 for Linear {
     ) -> Result<(CpuStorage, Shape)> {
         for_float!(s1.dtype(), T => {
             let (x, weight, bias) = (cpu::slice::<T>(s1, l1)?, cpu::slice::<T>(s2, l2)?, cpu::slice::<T>(s3, l3)?);
-            Ok(forward(x, l1.shape(), weight, l2.dims()[0], Some(bias)))
+            let (shape, sizes) = sizes(l1.shape(), l2.shape())?;
+            Ok((cpu::storage(sizes.product(x, weight, Some(bias))), shape))
         })
     }
 
@@ -169,7 +158,7 @@ impl CustomOp3 for Linear {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        for_float!(x.dtype(), T => backward::<T>(x, weight, Some(bias), grad))
+        for_float!(x.dtype(), T => backward::<T>(x, weight, Some(bias), &cpu::values(&grad.contiguous()?)?))
     }
 }
 

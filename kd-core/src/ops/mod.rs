@@ -25,11 +25,12 @@ pub mod layer_norm;
 pub mod linear;
 pub mod lstm;
 pub mod softmax;
+mod tie;
 
 pub use attention::{attention, attention_probs};
 pub use dropout::dropout;
 pub use embedding::embedding;
 pub use gelu::gelu;
-pub use layer_norm::layer_norm;
-pub use linear::linear;
+pub use layer_norm::{layer_norm, layer_norm_residual};
+pub use linear::{Activation, linear, linear_activation};
 pub use softmax::{log_softmax, softmax};
