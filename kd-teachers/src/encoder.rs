@@ -27,6 +27,7 @@ use kd_core::batch::Sequence;
 use kd_core::model::Mode;
 use kd_core::nn::{LayerNorm, Linear};
 use kd_core::ops;
+use kd_core::ops::encoder_layer::{Affine, EncoderLayer};
 
 use crate::config::{EncoderConfig, Family};
 
@@ -38,7 +39,7 @@ pub struct Encoder {
     positions: Tensor,
     segments: Option<Tensor>,
     norm: LayerNorm,
-    layers: Vec<Layer>,
+    layers: Vec<EncoderLayer>,
 }
 
 impl Encoder {
@@ -49,10 +50,8 @@ impl Encoder {
     /// If a variable of `vb` has another shape.
     pub fn new(config: &EncoderConfig, vb: VarBuilder) -> Result<Self> {
         let embeddings = vb.pp("embeddings");
-        let table = |rows: usize, name: &str| {
-            let init = Init::Randn { mean: 0.0, stdev: config.initializer_range };
-            embeddings.pp(name).get_with_hints((rows, config.hidden), "weight", init)
-        };
+        let table =
+            |rows: usize, name: &str| embeddings.pp(name).get_with_hints((rows, config.hidden), "weight", init(config));
         let segments = match config.segments {
             0 => None,
             segments => Some(table(segments, "token_type_embeddings")?),
@@ -66,8 +65,8 @@ impl Encoder {
             words: table(config.vocabulary, "word_embeddings")?,
             positions: table(config.max_positions, "position_embeddings")?,
             segments,
-            norm: layer_norm(config, embeddings.pp("LayerNorm"))?,
-            layers: (0..config.layers).map(|idx| Layer::new(config, parent.pp(idx))).collect::<Result<_>>()?,
+            norm: LayerNorm::new(config.hidden, config.layer_norm_eps, embeddings.pp("LayerNorm"))?,
+            layers: (0..config.layers).map(|idx| layer(config, parent.pp(idx))).collect::<Result<_>>()?,
         })
     }
 
@@ -100,7 +99,7 @@ impl Encoder {
         let mut hidden = self.embed(sequence, mode.site(0))?;
         each(&hidden);
         for (layer, site) in self.layers.iter().zip(1..) {
-            hidden = layer.forward(&hidden, &sequence.mask, mode.site(site))?;
+            hidden = ops::encoder_layer(&hidden, &sequence.mask, layer, mode.site(site))?;
             each(&hidden);
         }
         Ok(hidden)
@@ -122,82 +121,64 @@ impl Encoder {
     }
 }
 
-#[derive(Debug, Clone)]
-struct Layer {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
-    attention_norm: LayerNorm,
-    inner: Linear,
-    outer: Linear,
-    norm: LayerNorm,
-    heads: usize,
-    attention_dropout: f64,
-    output_dropout: f64,
-    hidden_dropout: f64,
+/// The variables of a layer, below `vb`.
+fn layer(config: &EncoderConfig, vb: VarBuilder) -> Result<EncoderLayer> {
+    // query, key, value, output, its norm, the two products of the feed-forward block, its norm
+    let names: [&str; 8] = match config.family {
+        Family::Bert => [
+            "attention.self.query",
+            "attention.self.key",
+            "attention.self.value",
+            "attention.output.dense",
+            "attention.output.LayerNorm",
+            "intermediate.dense",
+            "output.dense",
+            "output.LayerNorm",
+        ],
+        Family::DistilBert => [
+            "attention.q_lin",
+            "attention.k_lin",
+            "attention.v_lin",
+            "attention.out_lin",
+            "sa_layer_norm",
+            "ffn.lin1",
+            "ffn.lin2",
+            "output_layer_norm",
+        ],
+    };
+    let (hidden, intermediate) = (config.hidden, config.intermediate);
+    let affine = |name: usize, weight: (&[usize], Init), bias: usize| -> Result<Affine> {
+        let vb = vb.pp(names[name]);
+        Ok(Affine {
+            weight: vb.get_with_hints(weight.0, "weight", weight.1)?,
+            bias: vb.get_with_hints(bias, "bias", Init::Const(0.0))?,
+        })
+    };
+    let map = |name: usize, input: usize, output: usize| affine(name, (&[output, input], init(config)), output);
+    let norm = |name: usize| affine(name, (&[hidden], Init::Const(1.0)), hidden);
+    Ok(EncoderLayer {
+        query: map(0, hidden, hidden)?,
+        key: map(1, hidden, hidden)?,
+        value: map(2, hidden, hidden)?,
+        output: map(3, hidden, hidden)?,
+        attention_norm: norm(4)?,
+        inner: map(5, hidden, intermediate)?,
+        outer: map(6, intermediate, hidden)?,
+        norm: norm(7)?,
+        heads: config.heads,
+        eps: config.layer_norm_eps,
+        attention_dropout: config.attention_dropout,
+        output_dropout: if config.family == Family::Bert { config.hidden_dropout } else { 0.0 },
+        hidden_dropout: config.hidden_dropout,
+    })
 }
 
-impl Layer {
-    fn new(config: &EncoderConfig, vb: VarBuilder) -> Result<Self> {
-        // query, key, value, output, its norm, the two products of the feed-forward block, its norm
-        let names: [&str; 8] = match config.family {
-            Family::Bert => [
-                "attention.self.query",
-                "attention.self.key",
-                "attention.self.value",
-                "attention.output.dense",
-                "attention.output.LayerNorm",
-                "intermediate.dense",
-                "output.dense",
-                "output.LayerNorm",
-            ],
-            Family::DistilBert => [
-                "attention.q_lin",
-                "attention.k_lin",
-                "attention.v_lin",
-                "attention.out_lin",
-                "sa_layer_norm",
-                "ffn.lin1",
-                "ffn.lin2",
-                "output_layer_norm",
-            ],
-        };
-        let (hidden, intermediate) = (config.hidden, config.intermediate);
-        let dense = |name: usize, input, output| dense(config, input, output, vb.pp(names[name]));
-        Ok(Self {
-            query: dense(0, hidden, hidden)?,
-            key: dense(1, hidden, hidden)?,
-            value: dense(2, hidden, hidden)?,
-            output: dense(3, hidden, hidden)?,
-            attention_norm: layer_norm(config, vb.pp(names[4]))?,
-            inner: dense(5, hidden, intermediate)?,
-            outer: dense(6, intermediate, hidden)?,
-            norm: layer_norm(config, vb.pp(names[7]))?,
-            heads: config.heads,
-            attention_dropout: config.attention_dropout,
-            output_dropout: if config.family == Family::Bert { config.hidden_dropout } else { 0.0 },
-            hidden_dropout: config.hidden_dropout,
-        })
-    }
-
-    fn forward(&self, xs: &Tensor, mask: &Tensor, mode: Mode) -> Result<Tensor> {
-        let (query, key, value) = (self.query.forward(xs)?, self.key.forward(xs)?, self.value.forward(xs)?);
-        let mixed = ops::attention(&query, &key, &value, self.heads, mask, self.attention_dropout, mode.site(0))?;
-        let mixed = ops::dropout(&self.output.forward(&mixed)?, self.output_dropout, mode.site(1))?;
-        let xs = self.attention_norm.forward(&(mixed + xs)?)?;
-        let inner = ops::gelu(&self.inner.forward(&xs)?)?; // (batch, len, intermediate)
-        let outer = ops::dropout(&self.outer.forward(&inner)?, self.hidden_dropout, mode.site(2))?;
-        self.norm.forward(&(outer + xs)?)
-    }
+/// How BERT's weights start.
+fn init(config: &EncoderConfig) -> Init {
+    Init::Randn { mean: 0.0, stdev: config.initializer_range }
 }
 
 /// A linear layer with BERT's initial values: weights from a normal distribution, biases 0.
 pub(crate) fn dense(config: &EncoderConfig, input: usize, output: usize, vb: VarBuilder) -> Result<Linear> {
-    let weight = Init::Randn { mean: 0.0, stdev: config.initializer_range };
-    Linear::new_with(input, output, weight, Init::Const(0.0), vb)
-}
-
-fn layer_norm(config: &EncoderConfig, vb: VarBuilder) -> Result<LayerNorm> {
-    LayerNorm::new(config.hidden, config.layer_norm_eps, vb)
+    Linear::new_with(input, output, init(config), Init::Const(0.0), vb)
 }

@@ -96,7 +96,8 @@ fn split_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
     x.contiguous()?.reshape((batch, len, heads, hidden / heads))?.transpose(1, 2)?.contiguous()
 }
 
-fn check(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: &Tensor) -> Result<()> {
+/// Checks shapes and the mask's dtype.
+pub(crate) fn check(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: &Tensor) -> Result<()> {
     let (batch, len, hidden) = q.dims3()?;
     if k.dims() != q.dims() || v.dims() != q.dims() {
         bail!("attention: expected q, k and v of one shape, found {:?}, {:?} and {:?}", q.dims(), k.dims(), v.dims());

@@ -13,7 +13,7 @@
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 
-mod activation;
+pub(crate) mod activation;
 pub(crate) mod kernel;
 
 use candle_core::backend::BackendStorage;

@@ -6,11 +6,12 @@
 //!
 //! | op | shapes | instead of |
 //! |---|---|---|
-//! | [`linear()`] | `(.., in)` → `(.., out)` | `candle_nn::Linear`, wrong on some strides |
-//! | [`layer_norm()`] | `(.., width)` → same | `candle_nn::LayerNorm`, no backward |
+//! | [`linear()`], [`linear_activation`] | `(.., in)` → `(.., out)` | `candle_nn::Linear`, wrong on some strides |
+//! | [`layer_norm()`], [`layer_norm_residual`] | `(.., width)` → same | `candle_nn::LayerNorm`, no backward |
 //! | [`softmax()`], [`log_softmax`] | `(.., classes)` → same | `softmax_last_dim`, no backward |
 //! | [`gelu()`] | any → same | |
 //! | [`dropout()`] | any → same | `candle_nn::ops::dropout`, cannot be seeded on the CPU |
+//! | [`encoder_layer()`] | `(batch, len, hidden)` → same | the six above |
 //! | [`attention()`] | three `(batch, len, hidden)` → same | a dozen operations and copies |
 //! | [`embedding()`] | ids → `(.., width)` | |
 
@@ -20,16 +21,20 @@ pub mod cpu;
 pub mod crf;
 pub mod dropout;
 pub mod embedding;
+pub mod encoder_layer;
 pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
 pub mod lstm;
 pub mod softmax;
+
+mod pieces;
 mod tie;
 
 pub use attention::{attention, attention_probs};
 pub use dropout::dropout;
 pub use embedding::embedding;
+pub use encoder_layer::encoder_layer;
 pub use gelu::gelu;
 pub use layer_norm::{layer_norm, layer_norm_residual};
 pub use linear::{Activation, linear, linear_activation};

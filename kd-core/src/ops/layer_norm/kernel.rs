@@ -1,9 +1,8 @@
 //! Layer norm on slices, with and without a residual: what the ops and a whole encoder layer share.
 
-use rayon::prelude::*;
-
 use crate::ops::cpu::{self, Float};
 use crate::ops::dropout::Mask;
+use crate::ops::pieces::{for_each_piece, sum_shares};
 
 /// Mean and `1 / √(var + eps)` of a row.
 #[inline(always)]
@@ -131,17 +130,6 @@ impl<T: Float> Addition<'_, T> {
     }
 }
 
-fn for_each_piece<T: Send>(mut pieces: Vec<T>, work: impl Fn(usize, T) + Sync + Send) {
-    match pieces.pop() {
-        Some(only) if pieces.is_empty() => work(0, only),
-        Some(last) => {
-            pieces.push(last);
-            pieces.into_par_iter().enumerate().for_each(|(idx, piece)| work(idx, piece));
-        }
-        None => {}
-    }
-}
-
 /// Gradients of a norm of a sum.
 pub(crate) struct Gradients<T> {
     pub(crate) gamma: Vec<T>,
@@ -203,12 +191,7 @@ pub(crate) fn backward<T: Float>(
             }
         },
     );
-    let mut sums = vec![T::zero(); 3 * width];
-    for share in shares.chunks_exact((3 * width).max(1)) {
-        for (sum, &value) in sums.iter_mut().zip(share) {
-            *sum += value;
-        }
-    }
+    let mut sums = sum_shares(&shares, 3 * width);
     let bias = sums.split_off(2 * width);
     let beta = sums.split_off(width);
     Gradients { gamma: sums, beta, bias, x: masked }

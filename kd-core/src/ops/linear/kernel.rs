@@ -35,12 +35,17 @@ impl Sizes {
 
     /// `dy W`, the gradient of `x`.
     pub(crate) fn input_gradient<T: Float>(self, dy: &[T], weight: &[T]) -> Vec<T> {
-        let Self { rows, width, out } = self;
-        // SAFETY: `matmul` writes every value.
-        let mut dx = unsafe { cpu::uninit::<T>(rows * width) };
-        let (dy, weight) = (Matrix::new(dy, rows, out, out), Matrix::new(weight, out, width, width));
-        cpu::matmul(MatrixMut::new(&mut dx, rows, width, width), T::one(), dy, weight, Threads::All);
+        // SAFETY: `write_input_gradient` writes every value.
+        let mut dx = unsafe { cpu::uninit::<T>(self.rows * self.width) };
+        self.write_input_gradient(&mut dx, dy, weight);
         dx
+    }
+
+    /// `dx = dy W`.
+    pub(crate) fn write_input_gradient<T: Float>(self, dx: &mut [T], dy: &[T], weight: &[T]) {
+        let Self { rows, width, out } = self;
+        let (dy, weight) = (Matrix::new(dy, rows, out, out), Matrix::new(weight, out, width, width));
+        cpu::matmul(MatrixMut::new(dx, rows, width, width), T::one(), dy, weight, Threads::All);
     }
 
     /// `dx += dy W`.

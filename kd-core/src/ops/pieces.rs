@@ -1,0 +1,31 @@
+//! Loops that write several outputs at once.
+
+use rayon::prelude::*;
+
+use super::cpu::Float;
+
+/// Calls `work` for each piece with its index, in parallel if there is more than one.
+///
+/// A piece is what one task writes: for example neighbouring rows of two outputs. As everywhere, pieces are cut by size,
+/// not by the number of threads.
+pub(crate) fn for_each_piece<P: Send>(mut pieces: Vec<P>, work: impl Fn(usize, P) + Sync + Send) {
+    match pieces.pop() {
+        Some(only) if pieces.is_empty() => work(0, only),
+        Some(last) => {
+            pieces.push(last);
+            pieces.into_par_iter().enumerate().for_each(|(idx, piece)| work(idx, piece));
+        }
+        None => {}
+    }
+}
+
+/// The sum of the pieces' shares of `width` values each, in their order.
+pub(crate) fn sum_shares<T: Float>(shares: &[T], width: usize) -> Vec<T> {
+    let mut sums = vec![T::zero(); width];
+    for share in shares.chunks_exact(width.max(1)) {
+        for (sum, &value) in sums.iter_mut().zip(share) {
+            *sum += value;
+        }
+    }
+    sums
+}
