@@ -14,20 +14,12 @@ impl Sizes {
     /// `x Wᵀ`, plus the bias if there is one.
     pub(crate) fn product<T: Float>(self, x: &[T], weight: &[T], bias: Option<&[T]>) -> Vec<T> {
         let Self { rows, width, out } = self;
-        // SAFETY: `copy_from_slice` or `matmul` writes every value.
+        // SAFETY: the product writes every value.
         let mut y = unsafe { cpu::uninit::<T>(rows * out) };
-        if let Some(bias) = bias.filter(|bias| !bias.is_empty()) {
-            cpu::par_rows(
-                &mut y,
-                out,
-                #[inline(always)]
-                |_, rows| rows.chunks_exact_mut(out).for_each(|row| row.copy_from_slice(bias)),
-            );
-        }
         let target = MatrixMut::new(&mut y, rows, out, out);
         let (x, weight) = (Matrix::new(x, rows, width, width), Matrix::new(weight, out, width, width).t());
         match bias {
-            Some(_) => cpu::matmul_add(target, T::one(), x, weight, Threads::All),
+            Some(bias) => cpu::matmul_bias(target, x, weight, bias, Threads::All),
             None => cpu::matmul(target, T::one(), x, weight, Threads::All),
         }
         y

@@ -17,9 +17,11 @@ pub(super) struct Direction<T> {
 }
 
 impl<T: Float> Direction<T> {
-    pub(super) fn new(weights: Weights<'_, T>) -> Self {
-        let hh = Matrix::new(weights.hh, 4 * weights.hidden, weights.hidden, weights.hidden);
-        Self { ih: Packed::new(weights.ih().t()), hh: Packed::new(hh.t()), bias: weights.bias.to_vec() }
+    /// From `(4 · hidden, input)`, `(4 · hidden, hidden)` and the sum of both biases.
+    pub(super) fn new(ih: &[T], hh: &[T], bias: &[T]) -> Self {
+        let (gates, input, hidden) = (bias.len(), ih.len() / bias.len(), bias.len() / 4);
+        let (ih, hh) = (Matrix::new(ih, gates, input, input), Matrix::new(hh, gates, hidden, hidden));
+        Self { ih: Packed::new(ih.t()), hh: Packed::new(hh.t()), bias: bias.to_vec() }
     }
 
     fn sizes(&self) -> (usize, usize) {
@@ -27,23 +29,18 @@ impl<T: Float> Direction<T> {
     }
 }
 
-/// One direction's weights: `(4 · hidden, input)`, `(4 · hidden, hidden)`, and the sum of both biases.
+/// One direction's weights as the backward pass reads them: `(4 · hidden, input)` and `(4 · hidden, hidden)`.
 #[derive(Clone, Copy)]
 pub(super) struct Weights<'a, T> {
     pub(super) ih: &'a [T],
     pub(super) hh: &'a [T],
-    pub(super) bias: &'a [T],
-    pub(super) hidden: usize,
 }
 
-impl<'a, T> Weights<'a, T> {
-    fn input(&self) -> usize {
-        self.ih.len() / (4 * self.hidden)
-    }
-
-    fn ih(&self) -> Matrix<'a, T> {
-        Matrix::new(self.ih, 4 * self.hidden, self.input(), self.input())
-    }
+/// Gradients of one direction's weights; that of either bias is the same.
+pub(super) struct WeightGradients<T> {
+    pub(super) ih: Vec<T>,
+    pub(super) hh: Vec<T>,
+    pub(super) bias: Vec<T>,
 }
 
 /// What a direction's backward pass needs besides inputs and outputs, by packed row.
@@ -110,26 +107,25 @@ fn run<T: Float>(plan: &Plan, rows: &[usize], xs: &[T], weights: &Direction<T>) 
     (states, Saved { gates, cells })
 }
 
-/// Gradients of the padded inputs (if asked for) and of both directions' weights, flattened one after another.
+/// Gradients of the padded inputs (if asked for) and of both directions' weights.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn backward<T: Float>(
     plan: &Plan,
     xs: &[T],
     weights: [Weights<'_, T>; 2],
+    hidden: usize,
     saved: &[Saved<T>; 2],
     states: &[T],
     d_states: &[T],
     with_inputs: bool,
-) -> (Option<Vec<T>>, Vec<T>) {
-    let (hidden, input) = (weights[0].hidden, weights[0].input());
-    let mut d_flat = vec![T::zero(); 2 * 4 * hidden * (input + hidden + 1)];
-    let (d_first, d_second) = d_flat.split_at_mut(4 * hidden * (input + hidden + 1));
-    let work = |direction: usize, d_weights: &mut [T]| {
-        let padded = Padded { states, d_states, direction };
-        run_backward(plan, xs, weights[direction], &saved[direction], padded, d_weights, with_inputs)
+) -> (Option<Vec<T>>, [WeightGradients<T>; 2]) {
+    let work = |direction: usize| {
+        let padded = Padded { states, d_states, direction, hidden };
+        run_backward(plan, xs, weights[direction], &saved[direction], padded, with_inputs)
     };
-    let (d_packed0, d_packed1) = join(|| work(0, d_first), || work(1, d_second));
+    let ((d_packed0, d_first), (d_packed1, d_second)) = join(|| work(0), || work(1));
     let d_xs = with_inputs.then(|| {
+        let input = weights[0].ih.len() / (4 * hidden);
         let mut d_xs = vec![T::zero(); plan.padded_rows * input];
         for (rows, d_packed) in plan.rows.iter().zip([&d_packed0, &d_packed1]) {
             for (&row, d_packed) in rows.iter().zip(d_packed.chunks_exact(input)) {
@@ -138,7 +134,7 @@ pub(super) fn backward<T: Float>(
         }
         d_xs
     });
-    (d_xs, d_flat)
+    (d_xs, [d_first, d_second])
 }
 
 /// The layer's outputs and their gradients, `(padded rows, 2 · hidden)`.
@@ -147,6 +143,7 @@ struct Padded<'a, T> {
     states: &'a [T],
     d_states: &'a [T],
     direction: usize,
+    hidden: usize,
 }
 
 fn run_backward<T: Float>(
@@ -155,10 +152,10 @@ fn run_backward<T: Float>(
     weights: Weights<'_, T>,
     saved: &Saved<T>,
     padded: Padded<'_, T>,
-    d_weights: &mut [T],
     with_inputs: bool,
-) -> Vec<T> {
-    let (hidden, input, total, alive) = (weights.hidden, weights.input(), plan.total(), plan.alive());
+) -> (Vec<T>, WeightGradients<T>) {
+    let (hidden, total, alive) = (padded.hidden, plan.total(), plan.alive());
+    let input = weights.ih.len() / (4 * hidden);
     let rows = &plan.rows[padded.direction];
     let own = |row: usize| (2 * row + padded.direction) * hidden..(2 * row + padded.direction + 1) * hidden;
     let hh = Packed::new(Matrix::new(weights.hh, 4 * hidden, hidden, hidden));
@@ -202,12 +199,12 @@ fn run_backward<T: Float>(
             );
         }
     }
-    let (d_ih, rest) = d_weights.split_at_mut(4 * hidden * input);
-    let (d_hh, d_bias) = rest.split_at_mut(4 * hidden * hidden);
     let packed = gather(xs, input, rows);
     let gates = Matrix::new(&d_gates, total, 4 * hidden, 4 * hidden);
     let inputs = Matrix::new(&packed, total, input, input);
-    matmul(MatrixMut::new(d_ih, 4 * hidden, input, input), T::one(), gates.t(), inputs, threads());
+    // SAFETY: the products write every value.
+    let (mut ih, mut hh) = unsafe { (uninit::<T>(4 * hidden * input), uninit::<T>(4 * hidden * hidden)) };
+    matmul(MatrixMut::new(&mut ih, 4 * hidden, input, input), T::one(), gates.t(), inputs, threads());
     let mut past_states: Vec<T> = Vec::with_capacity((total - alive) * hidden);
     for step in 1..plan.steps() {
         let before = plan.step(step - 1).start;
@@ -217,14 +214,15 @@ fn run_backward<T: Float>(
     }
     let later = Matrix::new(&d_gates[alive * 4 * hidden..], total - alive, 4 * hidden, 4 * hidden);
     let past = Matrix::new(&past_states, total - alive, hidden, hidden);
-    matmul(MatrixMut::new(d_hh, 4 * hidden, hidden, hidden), T::one(), later.t(), past, threads());
-    d_bias.copy_from_slice(&column_sums(&d_gates, 4 * hidden));
+    matmul(MatrixMut::new(&mut hh, 4 * hidden, hidden, hidden), T::one(), later.t(), past, threads());
+    let d_weights = WeightGradients { ih, hh, bias: column_sums(&d_gates, 4 * hidden) };
     if !with_inputs {
-        return Vec::new();
+        return (Vec::new(), d_weights);
     }
     let mut d_packed = packed; // the inputs are not needed any more
-    matmul(MatrixMut::new(&mut d_packed, total, input, input), T::one(), gates, weights.ih(), threads());
-    d_packed
+    let ih = Matrix::new(weights.ih, 4 * hidden, input, input);
+    matmul(MatrixMut::new(&mut d_packed, total, input, input), T::one(), gates, ih, threads());
+    (d_packed, d_weights)
 }
 
 fn gather<T: Float>(values: &[T], width: usize, rows: &[usize]) -> Vec<T> {

@@ -31,6 +31,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use self::kernel::{Direction, Saved, Weights};
 use self::plan::Plan;
 use super::cpu::{Float, for_float, has_kernel, slice, tensor, values};
+use super::tie::Ties;
 
 /// Weights of one direction of one layer; the gates stand in the order i, f, g, o.
 #[derive(Debug, Clone)]
@@ -46,6 +47,19 @@ pub struct LstmWeights {
 }
 
 impl LstmWeights {
+    /// `weight_ih`, `weight_hh`, `bias_ih`, `bias_hh`, without their graph.
+    fn detached(tensors: &[Tensor]) -> Self {
+        let [weight_ih, weight_hh, bias_ih, bias_hh] = [0, 1, 2, 3].map(|idx| tensors[idx].detach());
+        Self { weight_ih, weight_hh, bias_ih, bias_hh }
+    }
+
+    fn pack<T: Float>(&self) -> Result<Direction<T>> {
+        let (ih, hh) = (self.weight_ih.contiguous()?, self.weight_hh.contiguous()?);
+        let bias = (&self.bias_ih + &self.bias_hh)?;
+        let (ih, hh, bias) = (values::<T>(&ih)?, values::<T>(&hh)?, values::<T>(&bias)?);
+        Ok(Direction::new(&ih, &hh, &bias))
+    }
+
     fn tensors(&self) -> [&Tensor; 4] {
         [&self.weight_ih, &self.weight_hh, &self.bias_ih, &self.bias_hh]
     }
@@ -87,14 +101,11 @@ pub fn bidirectional(
     let plan = Plan::new(lengths, len);
     let tracked = xs.track_op() || directions.iter().any(|weights| weights.tensors().iter().any(|w| w.track_op()));
     if tracked {
-        // A custom op takes three tensors at most, so the weights travel as one.
-        let mut flat = Vec::with_capacity(6);
-        for weights in directions {
-            flat.push(weights.weight_ih.flatten_all()?);
-            flat.push(weights.weight_hh.flatten_all()?);
-            flat.push((&weights.bias_ih + &weights.bias_hh)?);
-        }
-        xs.apply_op2(&Tensor::cat(&flat, 0)?, Layer { plan, input, hidden, saved: Mutex::new(SavedFor::Nothing) })
+        let weights: Vec<_> =
+            directions.iter().flat_map(|weights| weights.tensors()).map(Tensor::contiguous).collect::<Result<_>>()?;
+        let (ties, token) = Ties::new(&weights)?;
+        let weights = [&weights[..4], &weights[4..]].map(LstmWeights::detached);
+        xs.apply_op2(&token, Layer { plan, hidden, weights, ties, saved: Mutex::new(SavedFor::Nothing) })
     } else {
         for_float!(xs.dtype(), T => infer::<T>(&xs, &plan, directions, hidden))
     }
@@ -122,16 +133,9 @@ fn check_lengths(xs: &Tensor, lengths: &[usize]) -> Result<()> {
 /// The forward pass alone.
 fn infer<T: Float>(xs: &Tensor, plan: &Plan, directions: [&LstmWeights; 2], hidden: usize) -> Result<Tensor> {
     let (batch, len, _) = xs.dims3()?;
-    let [first, second] = directions.map(|weights| pack::<T>(weights, hidden));
+    let [first, second] = directions.map(LstmWeights::pack::<T>);
     let (out, _) = kernel::forward(plan, &values::<T>(xs)?, [&first?, &second?]);
     tensor(out, (batch, len, 2 * hidden))
-}
-
-fn pack<T: Float>(weights: &LstmWeights, hidden: usize) -> Result<Direction<T>> {
-    let (ih, hh) = (weights.weight_ih.contiguous()?, weights.weight_hh.contiguous()?);
-    let bias = (&weights.bias_ih + &weights.bias_hh)?;
-    let (ih, hh, bias) = (values::<T>(&ih)?, values::<T>(&hh)?, values::<T>(&bias)?);
-    Ok(Direction::new(Weights { ih: &ih, hh: &hh, bias: &bias, hidden }))
 }
 
 /// Both directions of a layer for inference: the weights are copied once into the order in which products read them,
@@ -151,7 +155,7 @@ impl PackedLayer {
     pub fn new(left_to_right: &LstmWeights, right_to_left: &LstmWeights) -> Result<Self> {
         let input = left_to_right.weight_ih.dim(1)?;
         let hidden = check_both(left_to_right, right_to_left, input)?;
-        let directions = Arc::new([pack(left_to_right, hidden)?, pack(right_to_left, hidden)?]);
+        let directions = Arc::new([left_to_right.pack()?, right_to_left.pack()?]);
         Ok(Self { directions, input, hidden })
     }
 
@@ -213,50 +217,44 @@ impl Keep for f64 {
     }
 }
 
-/// `(xs, weights)` → states, where `weights` is `W_ih, W_hh, b` of both directions, flattened, one after another.
+/// `(xs, token)` → states; the token ties the eight weights to the graph.
 struct Layer {
     plan: Plan,
-    input: usize,
     hidden: usize,
+    weights: [LstmWeights; 2],
+    ties: Ties,
     saved: Mutex<SavedFor>,
 }
 
 impl Layer {
-    fn weights<'a, T>(&self, flat: &'a [T]) -> [Weights<'a, T>; 2] {
-        let (ih, hh) = (4 * self.hidden * self.input, 4 * self.hidden * self.hidden);
-        let (first, second) = flat.split_at(flat.len() / 2);
-        [first, second].map(|flat| Weights {
-            ih: &flat[..ih],
-            hh: &flat[ih..ih + hh],
-            bias: &flat[ih + hh..],
-            hidden: self.hidden,
-        })
-    }
-
-    fn forward<T: Keep>(&self, xs: &[T], flat: &[T]) -> CpuStorage {
-        let directions = self.weights(flat).map(Direction::new);
-        let (out, saved) = kernel::forward(&self.plan, xs, directions.each_ref());
+    fn forward<T: Keep>(&self, xs: &[T]) -> Result<CpuStorage> {
+        let [first, second] = self.weights.each_ref().map(LstmWeights::pack::<T>);
+        let (out, saved) = kernel::forward(&self.plan, xs, [&first?, &second?]);
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = T::keep(saved);
-        T::to_cpu_storage_owned(out)
+        Ok(T::to_cpu_storage_owned(out))
     }
 
-    fn backward<T: Keep>(
-        &self,
-        xs: &Tensor,
-        flat: &Tensor,
-        result: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn backward<T: Keep>(&self, xs: &Tensor, result: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(saved) = T::kept(&saved) else { bail!("the lstm has no saved forward pass") };
         let gradient = gradient.contiguous()?;
-        let (d_xs, d_flat) = {
-            let (x, w) = (values::<T>(xs)?, values::<T>(flat)?);
-            let (states, d) = (values::<T>(result)?, values::<T>(&gradient)?);
-            kernel::backward(&self.plan, &x, self.weights(&w), saved, &states, &d, xs.track_op())
+        let (d_xs, d_weights) = {
+            let [(ih0, hh0), (ih1, hh1)] =
+                self.weights.each_ref().map(|weights| (&weights.weight_ih, &weights.weight_hh));
+            let (ih0, hh0, ih1, hh1) = (values::<T>(ih0)?, values::<T>(hh0)?, values::<T>(ih1)?, values::<T>(hh1)?);
+            let weights = [Weights { ih: &ih0, hh: &hh0 }, Weights { ih: &ih1, hh: &hh1 }];
+            let (x, states, d) = (values::<T>(xs)?, values::<T>(result)?, values::<T>(&gradient)?);
+            kernel::backward(&self.plan, &x, weights, self.hidden, saved, &states, &d, xs.track_op())
         };
-        let d_xs = d_xs.map(|d_xs| tensor(d_xs, xs.shape())).transpose()?;
-        Ok((d_xs, Some(tensor(d_flat, flat.shape())?)))
+        for (direction, (weights, d)) in self.weights.iter().zip(d_weights).enumerate() {
+            let slot = 4 * direction;
+            self.ties.give(slot, || tensor(d.ih, weights.weight_ih.shape()))?;
+            self.ties.give(slot + 1, || tensor(d.hh, weights.weight_hh.shape()))?;
+            let d_bias = tensor(d.bias, weights.bias_ih.shape())?;
+            self.ties.give(slot + 2, || Ok(d_bias.clone()))?;
+            self.ties.give(slot + 3, || Ok(d_bias.clone()))?;
+        }
+        d_xs.map(|d_xs| tensor(d_xs, xs.shape())).transpose()
     }
 }
 
@@ -265,19 +263,20 @@ impl CustomOp2 for Layer {
         "bidirectional-lstm"
     }
 
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
         let (batch, len, _) = l1.shape().dims3()?;
-        let out = for_float!(s1.dtype(), T => self.forward::<T>(slice(s1, l1)?, slice(s2, l2)?));
+        let out = for_float!(s1.dtype(), T => self.forward::<T>(slice(s1, l1)?)?);
         Ok((out, Shape::from((batch, len, 2 * self.hidden))))
     }
 
     fn bwd(
         &self,
         xs: &Tensor,
-        flat: &Tensor,
+        token: &Tensor,
         result: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        for_float!(xs.dtype(), T => self.backward::<T>(xs, flat, result, gradient))
+        let d_xs = for_float!(xs.dtype(), T => self.backward::<T>(xs, result, gradient)?);
+        Ok((d_xs, self.ties.token_gradient(token)?))
     }
 }
