@@ -1,0 +1,250 @@
+//! Measuring one row: outputs are compared, then both sides run in turns.
+
+use std::io::Write;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Tensor};
+
+use super::line::{Line, Other};
+use super::row::{Row, Tensors, Unit, Work};
+use super::worker::Worker;
+use super::{MeasureArgs, Message, rows};
+
+/// A round of a side repeats short calls until they last about this long.
+const ROUND_MS: f64 = 20.0;
+/// Calls of a round at most.
+const MOST_CALLS: f64 = 2000.0;
+/// Rows whose round takes longer than this get [`FEWEST_ROUNDS`].
+const LONG_MS: f64 = 1000.0;
+const FEWEST_ROUNDS: usize = 7;
+/// Before a side runs: the other's threads go on spinning for up to 9 ms after their last work.
+const PAUSE: Duration = Duration::from_millis(15);
+/// Steps of a memory row: from the second on, the optimiser has its moments and the allocator its pages.
+const MEMORY_STEPS: usize = 3;
+
+/// Measures the rows of one number of threads and writes a [`Message`] for each.
+pub(crate) fn measure(args: &MeasureArgs) -> Result<()> {
+    let write = |message: &Message| -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}", serde_json::to_string(message)?)?;
+        Ok(out.flush()?)
+    };
+    let choice = &args.choice;
+    let mut worker = match Worker::start(&choice.python, args.at, true) {
+        Ok(worker) => {
+            write(&Message::Versions(worker.versions.clone()))?;
+            Some(worker)
+        }
+        Err(reason) => {
+            write(&Message::NoPython(format!("{reason:#}")))?;
+            None
+        }
+    };
+    for row in choice.rows().iter().filter(|row| choice.threads_of(row) == args.at) {
+        let line = match row.unit {
+            Unit::Milliseconds => time(row, worker.as_mut(), choice.runs.into(), args.at),
+            Unit::Mebibytes => weigh(row, args, worker.is_some()),
+        };
+        write(&Message::Line(line.with_context(|| format!("row `{}`", row.name))?))?;
+    }
+    Ok(())
+}
+
+/// One side of a row: how many calls a round makes, and the milliseconds of a call in each round.
+struct Side {
+    calls: usize,
+    rounds: Vec<f64>,
+}
+
+impl Side {
+    /// From the time of one call after the first.
+    fn new(ms: f64) -> Self {
+        Self { calls: (ROUND_MS / ms).clamp(1.0, MOST_CALLS).ceil() as usize, rounds: Vec::new() }
+    }
+
+    fn median(mut self) -> f64 {
+        self.rounds.sort_by(f64::total_cmp);
+        let middle = self.rounds.len() / 2;
+        if self.rounds.len() % 2 == 1 {
+            self.rounds[middle]
+        } else {
+            (self.rounds[middle - 1] + self.rounds[middle]) / 2.0
+        }
+    }
+}
+
+fn time(row: &Row, mut worker: Option<&mut Worker>, runs: usize, threads: u16) -> Result<Line> {
+    let Work { inputs, check, mut call } = (row.work)()?;
+    let found = check()?;
+    let mut others = Vec::new();
+    if let Some(worker) = worker.as_mut() {
+        compare(&found, &worker.prepare(row, &inputs)?, row.tolerance)?;
+        others.push("pytorch");
+        if row.params["onnx"] == true && matches!(worker.versions.get("onnxruntime"), Some(Some(_))) {
+            others.push("onnxruntime");
+        }
+    }
+    drop((inputs, found));
+
+    let mut run_ours = |calls: usize| -> Result<f64> {
+        if calls > 1 {
+            call()?; // The first call after a pause wakes threads and caches.
+        }
+        let start = Instant::now();
+        for _ in 0..calls {
+            call()?;
+        }
+        Ok(start.elapsed().as_secs_f64() * 1e3 / calls as f64)
+    };
+    let mut run_other = |side: &str, calls: usize| match worker.as_mut() {
+        Some(worker) => worker.run(side, calls),
+        None => bail!("there is no `{side}`"),
+    };
+    // One round to estimate by, whose first calls also warm up.
+    run_ours(1)?;
+    let mut ours = Side::new(run_ours(1)?);
+    let mut sides = Vec::new();
+    for &other in &others {
+        run_other(other, 1)?;
+        sides.push(Side::new(run_other(other, 1)?));
+    }
+    let mut rounds = 0;
+    let mut wanted = runs;
+    // Round 0 is not counted.
+    while rounds <= wanted {
+        let start = Instant::now();
+        sleep(PAUSE);
+        let ms = run_ours(ours.calls)?;
+        ours.rounds.push(ms);
+        for (side, other) in sides.iter_mut().zip(&others) {
+            sleep(PAUSE);
+            side.rounds.push(run_other(other, side.calls)?);
+        }
+        if rounds == 0 {
+            ours.rounds.clear();
+            sides.iter_mut().for_each(|side| side.rounds.clear());
+            if start.elapsed().as_secs_f64() * 1e3 > LONG_MS {
+                wanted = FEWEST_ROUNDS;
+            }
+        }
+        rounds += 1;
+    }
+    let mut medians = sides.into_iter().map(Side::median);
+    Ok(Line {
+        name: row.name.clone(),
+        unit: row.unit,
+        threads,
+        rounds: wanted,
+        ours: ours.median(),
+        pytorch: medians.next(),
+        target: row.target,
+        onnxruntime: medians.next().map(|value| Other { value, target: row.onnx_target }),
+    })
+}
+
+/// # Errors
+/// If an output is missing, has another shape, or differs by more than `tolerance` of its largest value.
+fn compare(found: &Tensors, expected: &Tensors, tolerance: f64) -> Result<()> {
+    let values = |tensor: &Tensor| tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>();
+    for (name, expected) in expected {
+        let found = found.get(name).with_context(|| format!("PyTorch gives `{name}`, ours does not"))?;
+        if found.dims() != expected.dims() {
+            bail!("`{name}` has shape {:?}, PyTorch's has {:?}", found.dims(), expected.dims());
+        }
+        let (found, expected) = (values(found)?, values(expected)?);
+        let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+        // A NaN on either side counts as infinitely far off.
+        let distance = |(a, b): (&f32, &f32)| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() };
+        let difference = found.iter().zip(&expected).map(distance).fold(0f32, f32::max);
+        if f64::from(difference) > tolerance * f64::from(largest) {
+            bail!(
+                "`{name}` differs from PyTorch's by up to {difference:e}, where the largest value is {largest:e}; \
+                 expected at most {tolerance:e} of it"
+            );
+        }
+    }
+    if found.len() != expected.len() {
+        bail!("ours gives {} outputs, PyTorch {}", found.len(), expected.len());
+    }
+    Ok(())
+}
+
+/// Peak memory of a row's calls, each side in a process of its own with the allocator it has by default.
+fn weigh(row: &Row, args: &MeasureArgs, with_python: bool) -> Result<Line> {
+    let output = Command::new(std::env::current_exe()?).args(["memory", &row.name]).output()?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim_end());
+    }
+    let ours = String::from_utf8(output.stdout)?.trim().parse().context("reading our peak memory")?;
+    let mut pytorch = None;
+    if with_python {
+        let work = (row.work)()?;
+        let mut worker = Worker::start(&args.choice.python, args.at, false)?;
+        compare(&(work.check)()?, &worker.prepare(row, &work.inputs)?, row.tolerance)?;
+        worker.run("pytorch", 1)?;
+        worker.run("pytorch", MEMORY_STEPS - 1)?;
+        pytorch = Some(worker.peak_mib()?);
+    }
+    Ok(Line {
+        name: row.name.clone(),
+        unit: row.unit,
+        threads: args.at,
+        rounds: 1,
+        ours,
+        pytorch,
+        target: row.target,
+        onnxruntime: None,
+    })
+}
+
+/// Prints how many MiB the row's work took at its peak, beyond what the process had before.
+pub(crate) fn memory(name: &str) -> Result<()> {
+    let row = rows::all().into_iter().find(|row| row.name == name).with_context(|| format!("no row `{name}`"))?;
+    let before = status_mib("VmRSS")?;
+    let mut work = (row.work)()?;
+    for _ in 0..MEMORY_STEPS {
+        (work.call)()?;
+    }
+    println!("{}", status_mib("VmHWM")? - before);
+    Ok(())
+}
+
+/// A line of `/proc/self/status`, in MiB.
+fn status_mib(field: &str) -> Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("peak memory is read from /proc")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+    Ok(kib.with_context(|| format!("/proc/self/status has no `{field}`"))? / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn a_difference_is_named_with_its_size() {
+        let of = |values: &[f32]| Tensors::from([("y".to_string(), Tensor::new(values, &Device::Cpu).unwrap())]);
+        assert!(compare(&of(&[1.0, 2.0]), &of(&[1.0, 2.0001]), 1e-3).is_ok());
+        let message =
+            |found: &[f32], expected: &[f32]| compare(&of(found), &of(expected), 1e-3).unwrap_err().to_string();
+        assert!(message(&[1.0, 2.5], &[1.0, 2.0]).contains("`y` differs from PyTorch's by up to 5e-1"));
+        assert!(message(&[1.0, f32::NAN], &[1.0, 2.0]).contains("up to inf"));
+        assert!(message(&[1.0], &[1.0, 2.0]).contains("shape [1], PyTorch's has [2]"));
+    }
+
+    #[test]
+    fn short_calls_are_repeated_and_medians_are_of_rounds() {
+        assert_eq!([50.0, 20.0, 3.0, 1e-9].map(|ms| Side::new(ms).calls), [1, 1, 7, 2000]);
+        let median = |rounds: &[f64]| Side { calls: 1, rounds: rounds.to_vec() }.median();
+        assert_eq!((median(&[3.0, 1.0, 2.0]), median(&[4.0, 1.0, 2.0, 3.0])), (2.0, 2.5));
+    }
+
+    #[test]
+    fn memory_is_read() {
+        assert!(status_mib("VmHWM").unwrap() >= status_mib("VmRSS").unwrap());
+    }
+}

@@ -1,0 +1,142 @@
+//! BERT encoders: forward passes, training steps and their memory.
+
+use std::rc::Rc;
+
+use candle_core::{DType, Device, Result, Tensor};
+use kd_core::batch::{Rows, Sequence, Tokens};
+use kd_core::losses::cross_entropy;
+use kd_core::model::{Mode, Student};
+use kd_core::optim::{AdamW, AdamWConfig};
+use kd_core::variables::Variables;
+use kd_teachers::config::EncoderConfig;
+use kd_teachers::encoder::Encoder;
+use kd_teachers::heads::{HeadOptions, TokenTagger};
+use serde_json::{Value, json};
+
+use crate::table::inputs::{builder, frozen, ids, named, with_weights};
+use crate::table::row::{Row, Tensors, Unit, Work};
+
+/// Tags of CoNLL-2003.
+pub(super) const CLASSES: usize = 9;
+const LEN: usize = 128;
+
+pub(super) fn rows() -> Vec<Row> {
+    let (base, small, short) = (shape(12, 768), shape(6, 384), shape(3, 768));
+    let mut rows = Vec::new();
+    for (config, target) in [(&base, Some(0.85)), (&small, None), (&short, None)] {
+        rows.extend([1, 8, 32].map(|batch| forward(config, batch).target(target)));
+    }
+    rows.push(training("BERT-3", &short, 32, 64));
+    rows.push(training("BERT-3", &short, 32, 128).target(0.8));
+    rows.push(training("MiniLM-L6", &small, 32, 128).target(0.8));
+    let memory = training("BERT-3", &short, 32, 128);
+    rows.push(Row { name: format!("peak memory, {}", memory.name), unit: Unit::Mebibytes, ..memory }.target(0.8));
+    rows
+}
+
+/// Twelve heads, as in BERT-base and in MiniLM-L6, and an inner layer four times as wide.
+pub(super) fn shape(layers: usize, hidden: usize) -> EncoderConfig {
+    EncoderConfig { layers, hidden, intermediate: 4 * hidden, ..EncoderConfig::bert_base() }
+}
+
+/// The arguments of `pytorch/models.py`'s `Encoder`.
+pub(super) fn torch_config(config: &EncoderConfig) -> Value {
+    json!({
+        "vocabulary": config.vocabulary, "hidden": config.hidden, "layers": config.layers, "heads": config.heads,
+        "intermediate": config.intermediate, "positions": config.max_positions, "segments": config.segments,
+        "eps": config.layer_norm_eps, "dropout": config.hidden_dropout,
+    })
+}
+
+fn sequence(config: &EncoderConfig, batch: usize, len: usize) -> Result<Sequence> {
+    Ok(Sequence {
+        ids: ids(1, (batch, len), config.vocabulary as u64)?,
+        mask: Tensor::ones((batch, len), DType::U8, &Device::Cpu)?,
+        segments: None,
+        chars: None,
+    })
+}
+
+/// An encoder of weights that are not trained, its forward pass, and what PyTorch needs for the same.
+pub(super) fn encoder_work(config: &EncoderConfig, batch: usize, len: usize) -> Result<Work> {
+    let variables = Variables::new(0, DType::F32, &Device::Cpu);
+    Encoder::new(config, variables.builder())?;
+    let weights = frozen(&variables)?;
+    let encoder = Encoder::new(config, builder(&weights))?;
+    let sequence = sequence(config, batch, len)?;
+    let inputs = with_weights(weights, [("ids", &sequence.ids)]);
+    Ok(Work::new(inputs, move || Ok(named([("hidden", &encoder.forward(&sequence, Mode::Eval)?)]))))
+}
+
+fn forward(config: &EncoderConfig, batch: usize) -> Row {
+    let name = format!("encoder {}x{} forward, batch {batch}x{LEN}", config.layers, config.hidden);
+    let params = json!({"config": torch_config(config)});
+    let config = config.clone();
+    let row = Row::new(name, "encoder", params, move || encoder_work(&config, batch, LEN));
+    Row { tolerance: 1e-3, ..row }
+}
+
+/// Forward with dropout 0.1, cross-entropy over the tags of all tokens, backward and AdamW.
+fn training(name: &str, config: &EncoderConfig, batch: usize, len: usize) -> Row {
+    let checked = [
+        "embeddings.LayerNorm.weight".to_string(),
+        "encoder.layer.0.attention.self.query.weight".to_string(),
+        format!("encoder.layer.{}.output.dense.bias", config.layers - 1),
+        "classifier.weight".to_string(),
+    ];
+    let optimizer = AdamWConfig::with_lr(5e-5);
+    let mut torch = torch_config(config);
+    torch["classes"] = json!(CLASSES);
+    let params = json!({"config": torch, "lr": optimizer.lr, "weight_decay": optimizer.weight_decay, "check": checked});
+    let config = config.clone();
+    let work = move || {
+        let variables = Variables::new(0, DType::F32, &Device::Cpu);
+        let classes: Vec<String> = (0..CLASSES).map(|class| class.to_string()).collect();
+        let model = TokenTagger::new(&config, &classes, &variables, &HeadOptions::default());
+        let model = model.map_err(candle_core::Error::wrap)?;
+        let index = Tensor::arange(0, (batch * len) as u32, &Device::Cpu)?;
+        let rows = Rows::Words { index, per_example: vec![len; batch] };
+        let tokens = Tokens { first: sequence(&config, batch, len)?, second: None, rows };
+        let labels = ids(2, batch * len, CLASSES as u64)?;
+        let more = named([("ids", &tokens.first.ids), ("labels", &labels)]);
+        training_work(model, variables, tokens, labels, more, &checked, optimizer)
+    };
+    let row = Row::new(format!("{name} training step, batch {batch}x{len}"), "encoder_training", params, work);
+    Row { tolerance: 1e-3, ..row }
+}
+
+/// Loss and some gradients without dropout to compare; a whole training step to time.
+pub(super) fn training_work(
+    model: impl Student + 'static,
+    variables: Variables,
+    tokens: Tokens,
+    labels: Tensor,
+    more: Tensors,
+    checked: &[String],
+    optimizer: AdamWConfig,
+) -> Result<Work> {
+    let mut inputs = with_weights(variables.tensors(), []);
+    inputs.extend(more);
+    let mut optimizer = AdamW::new(variables.named(), optimizer).map_err(candle_core::Error::wrap)?;
+    let loss = Rc::new(move |mode| cross_entropy(model.forward(&tokens, mode)?.logits()?, &labels));
+    let (loss_of, checked) = (Rc::clone(&loss), checked.to_vec());
+    let check = move || {
+        let loss = loss_of(Mode::Eval)?;
+        let gradients = loss.backward()?;
+        let mut outputs = named([("loss", &loss)]);
+        for (name, variable) in variables.named().into_iter().filter(|(name, _)| checked.contains(name)) {
+            let Some(gradient) = gradients.get(variable.as_tensor()) else {
+                candle_core::bail!("`{name}` gets no gradient")
+            };
+            outputs.insert(format!("d_{name}"), gradient.clone());
+        }
+        Ok(outputs)
+    };
+    let mut seed = 0;
+    let call = move || {
+        seed += 1;
+        let gradients = loss(Mode::Train { seed })?.backward()?;
+        optimizer.step(&gradients, 1.0, 1.0)
+    };
+    Ok(Work { inputs, check: Box::new(check), call: Box::new(call) })
+}
