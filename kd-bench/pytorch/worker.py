@@ -2,6 +2,7 @@
 
     {"do": "prepare", "kind": ..., "params": {...}, "inputs": FILE, "outputs": FILE}   -> {}
     {"do": "run", "side": "pytorch" or "onnxruntime", "calls": N}                     -> {"ms": of one call}
+    {"do": "release"}                   -> {}, and the row's tensors are gone
     {"do": "memory"}                    -> {"mib": peak since the start, without what the imports took}
 
 The first line it writes, unasked, are versions. A request that fails is answered with {"error": TEXT}.
@@ -57,9 +58,13 @@ class Worker:
         self.baseline = resident_mib()
         self.calls = {}
 
-    def prepare(self, request):
+    def release(self, _request):
         self.calls = {}
         gc.collect()
+        return {}
+
+    def prepare(self, request):
+        self.release(request)
         tensors, params = load_file(request["inputs"]), request["params"]
         check, call = KINDS[request["kind"]](tensors, params)
         self.calls["pytorch"] = call

@@ -25,7 +25,10 @@ fn without_python_the_table_holds_ours_alone_and_says_so() {
     assert_eq!(rows.len(), 4);
     for row in rows {
         let fields: Vec<&String> = row.as_object().unwrap().keys().collect();
-        assert_eq!(fields, ["name", "ours_ms", "pytorch_ms", "ratio", "target", "threads", "rounds"]);
+        assert_eq!(
+            fields,
+            ["name", "ours_ms", "pytorch_ms", "ratio", "target", "threads", "rounds", "pytorch_threads_wait"]
+        );
         assert!(row["ours_ms"].as_f64().unwrap() > 0.0, "{row}");
         assert!(row["pytorch_ms"].is_null() && row["ratio"].is_null() && row["rounds"] == 7, "{row}");
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::row::Unit;
+use super::worker::Waiting;
 
 /// The other side of a row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,8 @@ pub(super) struct Line {
     /// The median of the rounds, of one call.
     pub(super) ours: f64,
     pub(super) pytorch: Option<f64>,
+    /// How PyTorch's threads waited: what was faster.
+    pub(super) waiting: Option<Waiting>,
     pub(super) target: Option<f64>,
     /// Of the rows that ONNX Runtime is measured in too.
     pub(super) onnxruntime: Option<Other>,
@@ -42,6 +45,7 @@ impl Line {
             "target": self.target,
             "threads": self.threads,
             "rounds": self.rounds,
+            "pytorch_threads_wait": self.waiting,
         });
         if let Some(other) = &self.onnxruntime {
             object[format!("onnxruntime_{unit}")] = json!(other.value);
@@ -119,6 +123,7 @@ mod tests {
             rounds: 7,
             ours: 1.5,
             pytorch: Some(2.0),
+            waiting: Some(Waiting::Sleeping),
             target: Some(0.8),
             onnxruntime: None,
         }
@@ -128,7 +133,7 @@ mod tests {
     fn json_names_its_units() {
         assert_eq!(
             line().to_json().to_string(),
-            r#"{"name":"gelu","ours_ms":1.5,"pytorch_ms":2.0,"ratio":0.75,"target":0.8,"threads":2,"rounds":7}"#
+            r#"{"name":"gelu","ours_ms":1.5,"pytorch_ms":2.0,"ratio":0.75,"target":0.8,"threads":2,"rounds":7,"pytorch_threads_wait":"sleeping"}"#
         );
         let memory = Line { unit: Unit::Mebibytes, pytorch: None, target: None, ..line() };
         let json = memory.to_json();

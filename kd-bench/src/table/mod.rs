@@ -158,6 +158,5 @@ fn machine(choice: &Choice, versions: &BTreeMap<String, Option<String>>) -> Resu
         "threads": choice.threads,
         "runs": choice.runs,
         "versions": versions,
-        "omp_wait_policy": std::env::var("OMP_WAIT_POLICY").ok(),
     }))
 }

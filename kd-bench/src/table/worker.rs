@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -21,11 +22,23 @@ const SCRIPTS: [(&str, &str); 4] = [
 ];
 
 /// Settings under which glibc keeps freed pages, as our allocator does.
-pub(super) const KEEP_PAGES: &str = "glibc.malloc.mmap_threshold=17179869184:\
+const KEEP_PAGES: &str = "glibc.malloc.mmap_threshold=17179869184:\
     glibc.malloc.trim_threshold=34359738368:glibc.malloc.top_pad=268435456";
+
+/// How OpenMP's threads, PyTorch's, wait for more work. Which of the two is faster depends on the row and on what else
+/// the machine does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Waiting {
+    /// They spin for some milliseconds, then sleep: the default.
+    Spinning,
+    /// They sleep at once: `OMP_WAIT_POLICY=PASSIVE`.
+    Sleeping,
+}
 
 /// A Python process that waits for requests.
 pub(super) struct Worker {
+    pub(super) waiting: Waiting,
     child: Child,
     requests: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
@@ -39,7 +52,7 @@ impl Worker {
     ///
     /// # Errors
     /// If there is no such program or PyTorch cannot be imported: then there is nothing to compare with.
-    pub(super) fn start(python: &Path, threads: u16, keep_pages: bool) -> Result<Self> {
+    pub(super) fn start(python: &Path, threads: u16, waiting: Waiting, keep_pages: bool) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         for (name, text) in SCRIPTS {
             std::fs::write(folder.path().join(name), text)?;
@@ -49,6 +62,10 @@ impl Worker {
         command
             .arg(folder.path().join("worker.py"))
             .envs([("OMP_NUM_THREADS", &threads), ("MKL_NUM_THREADS", &threads)]);
+        match waiting {
+            Waiting::Spinning => command.env_remove("OMP_WAIT_POLICY"),
+            Waiting::Sleeping => command.env("OMP_WAIT_POLICY", "PASSIVE"),
+        };
         if keep_pages {
             command.env("GLIBC_TUNABLES", KEEP_PAGES);
         }
@@ -69,7 +86,7 @@ impl Worker {
             bail!("`{}`: {}", python.display(), errors.trim_end().lines().last().unwrap_or("it wrote nothing"));
         }
         let versions = serde_json::from_str(&first).with_context(|| format!("the Python process wrote `{first}`"))?;
-        Ok(Self { child, requests, answers, versions, folder })
+        Ok(Self { waiting, child, requests, answers, versions, folder })
     }
 
     /// Hands a row's inputs over and returns the other side's outputs.
@@ -96,6 +113,11 @@ impl Worker {
     /// Milliseconds of one call of `side`, in the mean over `calls` calls.
     pub(super) fn run(&mut self, side: &str, calls: usize) -> Result<f64> {
         self.number("ms", json!({"do": "run", "side": side, "calls": calls}))
+    }
+
+    /// Lets go of the row's tensors.
+    pub(super) fn release(&mut self) -> Result<()> {
+        self.ask(json!({"do": "release"})).map(drop)
     }
 
     /// Peak memory since the imports, in MiB.
