@@ -50,6 +50,15 @@ pub(crate) fn measure(args: &MeasureArgs) -> Result<()> {
         write(&Message::Versions(worker.versions.clone()))?;
     }
     for row in choice.rows().iter().filter(|row| choice.threads_of(row) == args.at) {
+        if choice.check {
+            if let Some(worker) = workers.first_mut() {
+                let work = (row.work)()?;
+                let same = compare(&(work.check)()?, &worker.prepare(row, &work.inputs)?, row.tolerance);
+                same.with_context(|| format!("row `{}`", row.name))?;
+                write(&Message::Same(row.name.clone()))?;
+            }
+            continue;
+        }
         let line = match row.unit {
             Unit::Milliseconds => time(row, &mut workers, choice.runs.into(), args.at),
             Unit::Mebibytes => weigh(row, args, !workers.is_empty()),
@@ -66,7 +75,13 @@ struct Side {
 }
 
 impl Side {
-    /// From the time of one call after the first.
+    /// From the time of a call, the second one if it is short: the first may have had to wake up.
+    fn try_out(mut call_ms: impl FnMut() -> Result<f64>) -> Result<Self> {
+        let first = call_ms()?;
+        Ok(Self::new(if first > LONG_MS { first } else { call_ms()? }))
+    }
+
+    /// From the time of one call.
     fn new(ms: f64) -> Self {
         Self { calls: (ROUND_MS / ms).clamp(1.0, MOST_CALLS).ceil() as usize, rounds: Vec::new() }
     }
@@ -107,9 +122,7 @@ fn time(row: &Row, workers: &mut [Worker], runs: usize, threads: u16) -> Result<
         }
         Ok(start.elapsed().as_secs_f64() * 1e3 / calls as f64)
     };
-    // A round to estimate by; the first calls also warm up.
-    run_ours(1)?;
-    let mut ours = Side::new(run_ours(1)?);
+    let mut ours = Side::try_out(|| run_ours(1))?;
     let mut worker = fastest(workers)?;
     let mut run_other = |side: &str, calls: usize| match &mut worker {
         Some(worker) => worker.run(side, calls),
@@ -117,8 +130,7 @@ fn time(row: &Row, workers: &mut [Worker], runs: usize, threads: u16) -> Result<
     };
     let mut sides = Vec::new();
     for &other in &others {
-        run_other(other, 1)?;
-        sides.push(Side::new(run_other(other, 1)?));
+        sides.push(Side::try_out(|| run_other(other, 1))?);
     }
     let mut rounds = 0;
     let mut wanted = runs;
@@ -167,7 +179,7 @@ fn fastest(workers: &mut [Worker]) -> Result<Option<&mut Worker>> {
                 let ms = worker.run("pytorch", calls)?;
                 *best = if round == 0 { ms } else { ms.min(*best) };
             }
-            if best.iter().sum::<f64>() > LONG_MS && round == 1 {
+            if best.iter().sum::<f64>() > LONG_MS {
                 break;
             }
         }

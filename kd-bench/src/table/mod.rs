@@ -39,6 +39,9 @@ pub(crate) struct Choice {
     /// Python with the packages of kd-bench/pytorch/requirements.txt
     #[arg(long, env = "KD_PYTHON", default_value = "python3")]
     python: PathBuf,
+    /// Compare the outputs of both sides and time nothing
+    #[arg(long)]
+    check: bool,
 }
 
 /// Arguments of `table`.
@@ -81,6 +84,8 @@ enum Message {
     Versions(BTreeMap<String, Option<String>>),
     /// Why there is no PyTorch to compare with.
     NoPython(String),
+    /// The row of this name gives the same on both sides.
+    Same(String),
     Line(Line),
 }
 
@@ -103,11 +108,15 @@ pub(crate) fn run(args: &TableArgs) -> Result<()> {
         run_child(&args.choice, at, |message| match message {
             Message::Versions(found) => versions = found,
             Message::NoPython(reason) => missing = Some(reason),
+            Message::Same(name) => println!("same outputs: {name}"),
             Message::Line(line) => {
                 eprintln!("[{}/{}] {}", lines.len() + 1, rows.len(), line.summary());
                 lines.push(line);
             }
         })?;
+    }
+    if args.choice.check {
+        return missing.map_or(Ok(()), |reason| bail!("there is nothing to compare with: {reason}"));
     }
     let place = |line: &Line| rows.iter().position(|row| row.name == line.name);
     lines.sort_by_key(place);
@@ -133,6 +142,7 @@ fn run_child(choice: &Choice, at: u16, mut take: impl FnMut(Message)) -> Result<
         .args(["measure", "--at", &number(at), "--threads", &number(choice.threads), "--runs", &number(choice.runs)])
         .args(["--filter", &choice.filter, "--python"])
         .arg(&choice.python)
+        .args(choice.check.then_some("--check"))
         .envs([("RAYON_NUM_THREADS", number(at)), ("CANDLE_NUM_THREADS", number(at))])
         .stdout(Stdio::piped())
         .spawn()
