@@ -41,15 +41,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
 
 /// [`cross_entropy`] of each row, `(rows,)`.
 pub fn cross_entropy_rows(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
-    let (rows, classes) = logits.dims2()?;
-    if labels.dims() != [rows] {
-        bail!("cross_entropy: {rows} rows of logits but labels of shape {:?}", labels.dims());
-    }
-    // Candle's gather checks the range on the CPU only, and reads one row at a time there.
-    if let Some(label) = labels.to_vec1::<u32>()?.into_iter().find(|&label| label as usize >= classes) {
-        bail!("cross_entropy: label {label} with {classes} classes");
-    }
-    ops::log_softmax(logits)?.gather(&labels.unsqueeze(1)?, 1)?.squeeze(1)?.neg()
+    ops::distillation::cross_entropy_rows(logits, labels)
 }
 
 /// Cross-entropy against a softened teacher distribution, mean over rows.
@@ -103,9 +95,22 @@ pub fn kl_divergence(student_logits: &Tensor, teacher_logits: &Tensor, temperatu
 pub fn kl_divergence_rows(student_logits: &Tensor, teacher_logits: &Tensor, temperature: f64) -> Result<Tensor> {
     same_shape("kl_divergence", student_logits, teacher_logits)?;
     check_temperature("kl_divergence", temperature)?;
-    let student = ops::log_softmax(&(student_logits / temperature)?)?;
-    let teacher = ops::log_softmax(&(teacher_logits.detach() / temperature)?)?;
-    kl_from_log_probs_rows(&student, &teacher)? * (temperature * temperature)
+    ops::distillation::kl_divergence_rows(student_logits, teacher_logits, temperature)
+}
+
+/// [`cross_entropy`] against `labels` and [`kl_divergence`] from the teacher, in one visit to the logits.
+///
+/// # Errors
+/// As those of the two.
+pub fn distillation(
+    student_logits: &Tensor,
+    teacher_logits: &Tensor,
+    labels: &Tensor,
+    temperature: f64,
+) -> Result<(Tensor, Tensor)> {
+    same_shape("distillation", student_logits, teacher_logits)?;
+    let (hard, soft) = ops::distillation::distillation_rows(student_logits, teacher_logits, labels, temperature)?;
+    Ok((mean(&hard)?, mean(&soft)?))
 }
 
 /// `mean_rows KL(teacher ‖ student)` of distributions given by their logarithms, such as a CRF's token marginals.

@@ -81,15 +81,22 @@ impl Objective for Distillation {
     fn loss(&self, output: &Output, batch: &Batch) -> Result<Loss> {
         let logits = output.logits()?;
         let lengths = batch.tokens.rows_per_example()?;
-        let hard = if self.hard == 0.0 {
-            None
+        let (hard, soft) = if output.transitions.is_none() && self.hard != 0.0 && self.soft != 0.0 {
+            let (hard, soft) =
+                losses::distillation(logits, batch.teacher_logits(0)?, batch.labels()?, self.temperature)?;
+            (Some(hard), Some(soft))
         } else {
-            Some(match &output.transitions {
-                Some(transitions) => crf::negative_log_likelihood(logits, transitions, batch.labels()?, &lengths)?,
-                None => losses::cross_entropy(logits, batch.labels()?)?,
-            })
+            let hard = match (&output.transitions, self.hard != 0.0) {
+                (_, false) => None,
+                (Some(transitions), _) => {
+                    Some(crf::negative_log_likelihood(logits, transitions, batch.labels()?, &lengths)?)
+                }
+                (None, _) => Some(losses::cross_entropy(logits, batch.labels()?)?),
+            };
+            let soft =
+                if self.soft == 0.0 { None } else { Some(self.soft(output, batch.teacher_logits(0)?, &lengths)?) };
+            (hard, soft)
         };
-        let soft = if self.soft == 0.0 { None } else { Some(self.soft(output, batch.teacher_logits(0)?, &lengths)?) };
         let total = match (&hard, &soft) {
             (Some(hard), Some(soft)) => ((hard * self.hard)? + (soft * self.soft)?)?,
             (Some(hard), None) => (hard * self.hard)?,

@@ -79,6 +79,28 @@ fn embedding() {
 }
 
 #[test]
+fn distillation() {
+    for (rows, classes) in [(5, 4), (3, 20)] {
+        let [student, teacher] = [1, 2].map(|seed| (random(seed, (rows, classes)).unwrap() * 4.0).unwrap());
+        let labels = Tensor::from_vec((0..rows as u32).collect::<Vec<_>>(), rows, &Device::Cpu).unwrap();
+        let labels = labels.minimum(&Tensor::full(3u32, rows, &Device::Cpu).unwrap()).unwrap();
+        for temperature in [1.0, 2.5] {
+            let parts = |s: &Tensor| {
+                let (hard, soft) = ops::distillation::distillation_rows(s, &teacher, &labels, temperature)?;
+                Tensor::stack(&[hard, soft], 1)
+            };
+            check_all_layouts(parts, &student);
+            let soft = |s: &Tensor| ops::distillation::kl_divergence_rows(s, &teacher, temperature)?.unsqueeze(1);
+            check_all_layouts(soft, &student);
+        }
+        check_all_layouts(|s| ops::distillation::cross_entropy_rows(s, &labels)?.unsqueeze(1), &student);
+        let strided = teacher.t().unwrap().contiguous().unwrap();
+        let soft = |s: &Tensor| ops::distillation::kl_divergence_rows(s, &strided.t()?, 2.0);
+        check_gradient(soft, &student, TOLERANCE).unwrap();
+    }
+}
+
+#[test]
 fn attention() {
     let mask = mask(&[&[1, 1, 1, 1], &[1, 1, 0, 0], &[0, 1, 0, 1]]);
     let inputs = [1, 2, 3].map(|seed| (random(seed, (3, 4, 6)).unwrap() * 2.0).unwrap());
@@ -116,6 +138,8 @@ fn the_number_of_threads_changes_no_byte() {
         Tensor::from_vec(values, (7, 45), &Device::Cpu).unwrap()
     };
     let ids = Tensor::arange(0u32, 900, &Device::Cpu).unwrap();
+    let labels = (Tensor::arange(0u32, 3000, &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap() / 91.0).unwrap();
+    let (labels, teacher) = (labels.to_dtype(DType::U32).unwrap(), f32s(2, &[3000, 33]));
     let cases: Vec<(&str, Vec<Tensor>, Function)> = vec![
         (
             "linear",
@@ -132,6 +156,14 @@ fn the_number_of_threads_changes_no_byte() {
         ("gelu", vec![f32s(1, &[301, 333])], Box::new(|x| ops::gelu(&x[0]))),
         ("dropout", vec![f32s(1, &[301, 333])], Box::new(move |x| ops::dropout(&x[0], 0.1, mode))),
         ("embedding", vec![f32s(1, &[1000, 65])], Box::new(move |x| ops::embedding(&x[0], &ids))),
+        (
+            "distillation",
+            vec![f32s(1, &[3000, 33])],
+            Box::new(move |x| {
+                let (hard, soft) = ops::distillation::distillation_rows(&x[0], &teacher, &labels, 2.0)?;
+                hard + soft
+            }),
+        ),
         (
             "attention",
             [1, 2, 3].map(|seed| f32s(seed, &[7, 45, 96])).to_vec(),

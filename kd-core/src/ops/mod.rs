@@ -14,11 +14,13 @@
 //! | [`encoder_layer()`] | `(batch, len, hidden)` → same | the six above |
 //! | [`attention()`] | three `(batch, len, hidden)` → same | a dozen operations and copies |
 //! | [`embedding()`] | ids → `(.., width)` | |
+//! | [`distillation`] | two `(rows, classes)` → `(rows,)` | softmax, KL and cross-entropy one by one |
 
 pub mod attention;
 pub mod char_cnn;
 pub mod cpu;
 pub mod crf;
+pub mod distillation;
 pub mod dropout;
 pub mod embedding;
 pub mod encoder_layer;
