@@ -2,13 +2,20 @@
 //!
 //! Candle's own AdamW makes a dozen temporaries per variable; here weight, gradient and both moments are
 //! read once and written once (f32 on the CPU), or updated by ordinary tensor operations elsewhere.
+//! Of an embedding table only the rows with a gradient need be read: [`AdamW::step_sparse`].
+
+mod update;
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Storage, Tensor, Var, bail};
+use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, Var, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+use self::update::{All, Rows, Rule};
+use crate::ops::embedding::SparseGradient;
 
 /// Values per task; fixed, so that no result depends on the number of threads.
 const CHUNK: usize = 1 << 14;
@@ -124,18 +131,53 @@ impl AdamW {
     /// One update with the gradients times `gradient_scale` (see [`clip_scale`]) at learning rate `lr · lr_factor`.
     /// A variable without a gradient keeps its value and moments.
     pub fn step(&mut self, gradients: &GradStore, lr_factor: f64, gradient_scale: f64) -> Result<()> {
+        self.step_sparse(gradients, &[], lr_factor, gradient_scale)
+    }
+
+    /// As [`AdamW::step`], with gradients of some rows for the variables that `sparse` names.
+    ///
+    /// The update of these variables is lazy, as in PyTorch's `SparseAdam`: only rows with a gradient move, only their
+    /// moments and weights decay, and the bias correction counts all updates. So a row that is rarely read
+    /// keeps its momentum until it is read again, where the dense update would have used it up. Where every row has a gradient the
+    /// two are the same.
+    ///
+    /// # Errors
+    /// If a name is unknown, the shapes differ, or the variable has an ordinary gradient too; then nothing has changed.
+    pub fn step_sparse(
+        &mut self,
+        gradients: &GradStore,
+        sparse: &[(&str, &SparseGradient)],
+        lr_factor: f64,
+        gradient_scale: f64,
+    ) -> Result<()> {
+        for (name, rows) in sparse {
+            let Some(slot) = self.slots.iter().find(|slot| slot.name == *name) else {
+                bail!("adamw: no variable `{name}` for a sparse gradient")
+            };
+            if slot.var.dims() != rows.dims() {
+                bail!("adamw: `{name}` has shape {:?}, found a gradient for {:?}", slot.var.dims(), rows.dims());
+            }
+            if gradients.get(slot.var.as_tensor()).is_some() {
+                bail!("adamw: `{name}` has a sparse and a dense gradient; add them with `to_dense`");
+            }
+        }
         self.updates += 1;
         let AdamWConfig { lr, beta1, beta2, eps, weight_decay } = self.config;
         let lr = lr * lr_factor;
         let updates = i32::try_from(self.updates).unwrap_or(i32::MAX);
         let (correction1, correction2) = (1.0 - beta1.powi(updates), 1.0 - beta2.powi(updates));
-        for slot in &mut self.slots {
-            let Some(gradient) = gradients.get(slot.var.as_tensor()) else { continue };
-            let decay = if slot.decay { 1.0 - lr * weight_decay } else { 1.0 };
-            match &mut slot.moments {
+        for Slot { name, var, decay, moments } in &mut self.slots {
+            let rows = sparse.iter().find(|(wanted, _)| wanted == name).map(|(_, rows)| *rows);
+            let gradient = match (rows, gradients.get(var.as_tensor())) {
+                (Some(rows), _) if rows.ids().is_empty() => continue,
+                (Some(rows), _) => rows.values(),
+                (None, Some(gradient)) => gradient,
+                (None, None) => continue,
+            };
+            let decay = if *decay { 1.0 - lr * weight_decay } else { 1.0 };
+            match moments {
                 Moments::Host { m, v } => {
-                    let op = Update {
-                        moments: std::sync::Mutex::new((m, v)),
+                    let rule = Rule {
                         gradient_scale: gradient_scale as f32,
                         keep: [beta1 as f32, beta2 as f32],
                         take: [(1.0 - beta1) as f32, (1.0 - beta2) as f32],
@@ -144,15 +186,40 @@ impl AdamW {
                         eps: eps as f32,
                         decay: decay as f32,
                     };
-                    slot.var.as_tensor().inplace_op2(&gradient.contiguous()?, &op)?;
+                    let (moments, gradient) =
+                        (Mutex::new((m.as_mut_slice(), v.as_mut_slice())), gradient.contiguous()?);
+                    match rows {
+                        None => var.inplace_op2(&gradient, &All { moments, rule })?,
+                        Some(rows) => {
+                            let (ids, width) = (rows.ids(), rows.dims()[1]);
+                            var.inplace_op2(&gradient, &Rows { moments, rule, ids, width })?;
+                        }
+                    }
                 }
                 Moments::Tensors { m, v } => {
+                    let places = rows.map(|rows| rows.places()).transpose()?;
+                    let read = |tensor: &Tensor| match &places {
+                        Some(places) => tensor.gather(places, 0),
+                        None => Ok(tensor.clone()),
+                    };
                     let gradient = (gradient * gradient_scale)?;
-                    *m = ((&*m * beta1)? + (&gradient * (1.0 - beta1))?)?.detach();
-                    *v = ((&*v * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?.detach();
-                    let root = ((&*v / correction2)?.sqrt()? + eps)?;
-                    let change = ((&*m * (lr / correction1))? / root)?;
-                    slot.var.set(&((slot.var.as_tensor() * decay)? - change)?.detach())?;
+                    let new_m = ((read(m)? * beta1)? + (&gradient * (1.0 - beta1))?)?.detach();
+                    let new_v = ((read(v)? * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?.detach();
+                    let root = ((&new_v / correction2)?.sqrt()? + eps)?;
+                    let change = ((&new_m * (lr / correction1))? / root)?;
+                    let new = ((read(&var.as_detached_tensor())? * decay)? - change)?.detach();
+                    // Copies, since `state` may have handed the old ones out.
+                    match &places {
+                        None => {
+                            (*m, *v) = (new_m, new_v);
+                            var.set(&new)?;
+                        }
+                        Some(places) => {
+                            *m = m.scatter(places, &new_m, 0)?;
+                            *v = v.scatter(places, &new_v, 0)?;
+                            var.scatter_set(places, &new, 0)?;
+                        }
+                    }
                 }
             }
         }
@@ -207,49 +274,7 @@ impl AdamW {
     }
 }
 
-/// The update of one f32 variable on the CPU; `step` is `lr / (1-β₁ᵗ)` and `root` is `1 / √(1-β₂ᵗ)`.
-struct Update<'a> {
-    moments: std::sync::Mutex<(&'a mut Vec<f32>, &'a mut Vec<f32>)>,
-    gradient_scale: f32,
-    /// `[β₁, β₂]`, and 1 minus them; in f32 `1 - 0.999` would be off by 1e-5 of its value.
-    keep: [f32; 2],
-    take: [f32; 2],
-    step: f32,
-    root: f32,
-    eps: f32,
-    decay: f32,
-}
-
-impl InplaceOp2 for Update<'_> {
-    fn name(&self) -> &'static str {
-        "adamw"
-    }
-
-    fn cpu_fwd(&self, weights: &mut CpuStorage, layout: &Layout, gradient: &CpuStorage, at: &Layout) -> Result<()> {
-        let (CpuStorage::F32(weights), CpuStorage::F32(gradient)) = (weights, gradient) else {
-            bail!("adamw: expected an f32 gradient for an f32 variable")
-        };
-        let (Some((start, end)), Some((from, to))) = (layout.contiguous_offsets(), at.contiguous_offsets()) else {
-            bail!("adamw: expected contiguous tensors")
-        };
-        let (weights, gradient) = (&mut weights[start..end], &gradient[from..to]);
-        let mut moments = self.moments.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (m, v) = &mut *moments;
-        let Self { gradient_scale, keep, take, step, root, eps, decay, .. } = *self;
-        let chunks = weights.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));
-        chunks.zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK))).for_each(|((weights, gradient), (m, v))| {
-            for (((weight, &gradient), m), v) in weights.iter_mut().zip(gradient).zip(m).zip(v) {
-                let gradient = gradient * gradient_scale;
-                *m = keep[0] * *m + take[0] * gradient;
-                *v = keep[1] * *v + take[1] * gradient * gradient;
-                *weight = *weight * decay - step * *m / (v.sqrt() * root + eps);
-            }
-        });
-        Ok(())
-    }
-}
-
-/// Euclidean norm of all gradients of `named` together.
+/// Euclidean norm of all gradients of `named` together; that of sparse ones is [`SparseGradient::norm`].
 pub fn gradient_norm<'a>(named: impl IntoIterator<Item = &'a Var>, gradients: &GradStore) -> Result<f64> {
     let mut sum = 0.0;
     for var in named {

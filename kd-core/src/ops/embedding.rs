@@ -10,9 +10,14 @@
 //! assert_eq!(kd_core::ops::embedding(&table, &ids)?.to_vec2::<f32>()?, [[2., 3.], [2., 3.], [0., 1.]]);
 //! # Ok::<(), candle_core::Error>(())
 //! ```
+//!
+//! That gradient is as large as the table, and an optimiser that takes it reads and writes the whole table, though a
+//! batch names few of its rows. [`embedding_sparse`] gives the gradient of the rows that were read instead, and
+//! [`AdamW::step_sparse`](crate::optim::AdamW::step_sparse) takes it.
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::backprop::GradStore;
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, Var, bail};
 
 use super::cpu::{self, Float, for_float};
 
@@ -38,12 +43,131 @@ pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
     }
 }
 
+/// [`embedding()`] with a gradient of the rows that were read only.
+///
+/// The distinct rows are copied into a variable of their own and looked up there, so the graph ends at that variable:
+/// `table` itself gets no gradient from the result, and [`TableRows::gradient`] has it. For a table that also
+/// gets a gradient on another way (as the output layer's weights, say) use [`embedding()`].
+///
+/// # Errors
+/// As [`embedding()`].
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let table = Tensor::new(&[[0f32, 1.], [2., 3.], [4., 5.]], &Device::Cpu)?;
+/// let ids = Tensor::new(&[2u32, 0, 2], &Device::Cpu)?;
+/// let (found, rows) = kd_core::ops::embedding::embedding_sparse(&table, &ids)?;
+/// let gradient = rows.gradient(&found.sum_all()?.backward()?).expect("the loss depends on the rows");
+/// assert_eq!(gradient.ids(), [0, 2]);
+/// assert_eq!(gradient.values().to_vec2::<f32>()?, [[1., 1.], [2., 2.]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn embedding_sparse(table: &Tensor, ids: &Tensor) -> Result<(Tensor, TableRows)> {
+    let (rows, width) = table.dims2()?;
+    if ids.dtype() != DType::U32 {
+        bail!("embedding: expected ids of u32, found {:?}", ids.dtype());
+    }
+    let mut places = ids.flatten_all()?.to_vec1::<u32>()?;
+    check(&places, rows)?;
+    let mut distinct = places.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let mut place_of = vec![0; rows];
+    distinct.iter().enumerate().for_each(|(place, &id)| place_of[id as usize] = place as u32);
+    places.iter_mut().for_each(|id| *id = place_of[*id as usize]);
+    let read = embedding(&table.detach(), &Tensor::new(distinct.as_slice(), table.device())?)?;
+    let read = TableRows { rows: Var::from_tensor(&read)?, ids: distinct, dims: [rows, width] };
+    let found = embedding(&read.rows, &Tensor::from_vec(places, ids.shape(), table.device())?)?;
+    Ok((found, read))
+}
+
+/// The rows of a table that one [`embedding_sparse`] has read.
+#[derive(Debug)]
+pub struct TableRows {
+    /// `(distinct, width)`, a leaf of the graph.
+    rows: Var,
+    ids: Vec<u32>,
+    /// Shape of the table.
+    dims: [usize; 2],
+}
+
+impl TableRows {
+    /// The table's gradient, if the loss depends on what was read.
+    pub fn gradient(&self, gradients: &GradStore) -> Option<SparseGradient> {
+        let values = gradients.get(self.rows.as_tensor())?.clone();
+        Some(SparseGradient { ids: self.ids.clone(), values, dims: self.dims })
+    }
+}
+
+/// A gradient of some rows of a table; the others' is zero.
+#[derive(Debug, Clone)]
+pub struct SparseGradient {
+    ids: Vec<u32>,
+    values: Tensor,
+    dims: [usize; 2],
+}
+
+impl SparseGradient {
+    /// Rows `values`, `(ids, width)`, of a table of `rows`.
+    ///
+    /// # Errors
+    /// If `ids` are not ascending, distinct and below `rows`, or `values` has another number of rows.
+    pub fn new(ids: Vec<u32>, values: Tensor, rows: usize) -> Result<Self> {
+        check(&ids, rows)?;
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] >= pair[1]) {
+            bail!("a sparse gradient: expected ascending, distinct ids, found {} before {}", pair[0], pair[1]);
+        }
+        let (found, width) = values.dims2()?;
+        if found != ids.len() {
+            bail!("a sparse gradient: expected {} rows of values, found {found}", ids.len());
+        }
+        Ok(Self { ids, values, dims: [rows, width] })
+    }
+
+    /// The rows that have a gradient, ascending and distinct.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Their gradients, `(ids, width)`.
+    pub fn values(&self) -> &Tensor {
+        &self.values
+    }
+
+    /// Shape of the table, `[rows, width]`.
+    pub fn dims(&self) -> [usize; 2] {
+        self.dims
+    }
+
+    /// Euclidean norm; with the norm of other gradients `a`, theirs together is `√(a² + norm²)`.
+    pub fn norm(&self) -> Result<f64> {
+        Ok(crate::optim::sum_of_squares(&self.values)?.sqrt())
+    }
+
+    /// The same as a tensor of the table's shape.
+    pub fn to_dense(&self) -> Result<Tensor> {
+        let zeros = Tensor::zeros(self.dims.as_slice(), self.values.dtype(), self.values.device())?;
+        if self.ids.is_empty() { Ok(zeros) } else { zeros.scatter(&self.places()?, &self.values, 0) }
+    }
+
+    /// The row of every value, `(ids, width)`, as `gather` and `scatter` want it.
+    pub(crate) fn places(&self) -> Result<Tensor> {
+        let ids = Tensor::new(self.ids.as_slice(), self.values.device())?;
+        ids.unsqueeze(1)?.broadcast_as(self.values.shape())?.contiguous()
+    }
+}
+
+fn check(ids: &[u32], rows: usize) -> Result<()> {
+    match ids.iter().find(|&&id| id as usize >= rows) {
+        Some(id) => bail!("embedding: id {id} is outside a table of {rows} rows"),
+        None => Ok(()),
+    }
+}
+
 struct Embedding;
 
 fn forward<T: Float>(table: &[T], rows: usize, width: usize, ids: &[u32]) -> Result<Vec<T>> {
-    if let Some(id) = ids.iter().find(|&&id| id as usize >= rows) {
-        bail!("embedding: id {id} is outside a table of {rows} rows");
-    }
+    check(ids, rows)?;
     // SAFETY: the loop writes every row.
     let mut y = unsafe { cpu::uninit::<T>(ids.len() * width) };
     cpu::par_rows(&mut y, width, |first_row, y| {
@@ -126,9 +250,61 @@ mod tests {
     }
 
     #[test]
+    fn sparse_and_dense_gradients_are_equal() {
+        for (dtype, shape) in [(DType::F32, vec![40]), (DType::F64, vec![3, 4]), (DType::BF16, vec![6])] {
+            let table = Var::from_tensor(&random(1, (9, 5)).unwrap().to_dtype(dtype).unwrap()).unwrap();
+            let count: usize = shape.iter().product();
+            let ids = (0..count as u32).map(|i| i * i % 7).collect(); // 0, 1, 2 and 4, some of them often
+            let ids = Tensor::from_vec(ids, shape, &Device::Cpu).unwrap();
+            let weights = random(2, (count, 5)).unwrap().to_dtype(dtype).unwrap();
+            let loss = |found: &Tensor| (found.reshape((count, 5)).unwrap() * &weights).unwrap().sum_all().unwrap();
+            let expected = embedding(&table, &ids).unwrap();
+            let (found, rows) = embedding_sparse(&table, &ids).unwrap();
+            let values = |tensor: &Tensor| {
+                let tensor = tensor.to_dtype(DType::F64).unwrap();
+                (tensor.dims().to_vec(), tensor.flatten_all().unwrap().to_vec1::<f64>().unwrap())
+            };
+            assert_eq!(values(&found), values(&expected));
+            let gradients = loss(&found).backward().unwrap();
+            assert!(gradients.get(&table).is_none());
+            let sparse = rows.gradient(&gradients).unwrap();
+            assert_eq!((sparse.ids(), sparse.dims()), (&[0, 1, 2, 4][..], [9, 5]));
+            let dense = loss(&expected).backward().unwrap().get(&table).unwrap().clone();
+            assert_eq!(values(&sparse.to_dense().unwrap()), values(&dense));
+            let norm = values(&dense).1.iter().map(|x| x * x).sum::<f64>().sqrt();
+            assert!((sparse.norm().unwrap() - norm).abs() < 1e-6 * norm);
+            assert!(rows.gradient(&loss(&expected).backward().unwrap()).is_none());
+        }
+    }
+
+    #[test]
+    fn no_ids_have_a_gradient_of_no_rows() {
+        let table = random(1, (5, 3)).unwrap();
+        let (found, rows) =
+            embedding_sparse(&table, &Tensor::zeros((2, 0), DType::U32, &Device::Cpu).unwrap()).unwrap();
+        assert_eq!(found.dims(), [2, 0, 3]);
+        let sparse = rows.gradient(&found.sum_all().unwrap().backward().unwrap()).unwrap();
+        assert_eq!((sparse.ids().len(), sparse.values().dims()), (0, &[0, 3][..]));
+        assert_eq!(sparse.to_dense().unwrap().to_vec2::<f64>().unwrap(), [[0.0; 3]; 5]);
+        assert_eq!(sparse.norm().unwrap(), 0.0);
+    }
+
+    #[test]
+    fn sparse_rows_that_do_not_fit_are_named() {
+        let values = |rows: usize| Tensor::zeros((rows, 3), DType::F32, &Device::Cpu).unwrap();
+        let message = |ids: &[u32], rows| SparseGradient::new(ids.to_vec(), values(rows), 4).unwrap_err().to_string();
+        assert!(message(&[1, 1], 2).contains("found 1 before 1"));
+        assert!(message(&[1, 4], 2).contains("id 4"));
+        assert!(message(&[1, 2], 3).contains("expected 2 rows of values, found 3"));
+    }
+
+    #[test]
     fn an_id_outside_the_table_is_named() {
         let ids = Tensor::new(&[1u32, 9], &Device::Cpu).unwrap();
-        let message = embedding(&random(1, (5, 3)).unwrap(), &ids).unwrap_err().to_string();
-        assert!(message.contains("id 9") && message.contains("5 rows"), "{message}");
+        let table = random(1, (5, 3)).unwrap();
+        for message in [embedding(&table, &ids).unwrap_err(), embedding_sparse(&table, &ids).unwrap_err()] {
+            let message = message.to_string();
+            assert!(message.contains("id 9") && message.contains("5 rows"), "{message}");
+        }
     }
 }
