@@ -4,6 +4,7 @@
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kd_core::model::Mode;
 use kd_core::ops;
+use kd_core::ops::encoder_layer::{Affine, EncoderLayer};
 use kd_core::testing::{check_gradient, check_gradients, random};
 
 const TOLERANCE: f64 = 1e-7;
@@ -62,6 +63,38 @@ fn softmax_and_log_softmax() {
 }
 
 #[test]
+fn layer_norm_residual() {
+    let inputs =
+        [random(1, (2, 3, 6)).unwrap(), random(2, (2, 3, 6)).unwrap(), random(3, 6).unwrap(), random(4, 6).unwrap()];
+    for p in [0.0, 0.4] {
+        let run = |x: &Tensor, residual: &Tensor| {
+            ops::layer_norm_residual(x, residual, &inputs[2], &inputs[3], 1e-3, p, Mode::Train { seed: 2 })
+        };
+        check_all_layouts(|x| run(x, &inputs[1]), &inputs[0]);
+        check_all_layouts(|residual| run(&inputs[0], residual), &inputs[1]);
+        // One tensor as both.
+        check_all_layouts(|x| run(x, x), &inputs[0]);
+    }
+}
+
+#[test]
+fn linear_activation() {
+    let (weight, bias) = (random(2, (4, 3)).unwrap(), random(3, 4).unwrap());
+    for activation in [ops::Activation::Gelu, ops::Activation::Tanh, ops::Activation::Relu] {
+        check_all_layouts(|x| ops::linear_activation(x, &weight, &bias, activation), &random(1, (2, 5, 3)).unwrap());
+    }
+}
+
+#[test]
+fn masked_softmax() {
+    let mask = mask(&[&[1, 1, 1, 1], &[1, 1, 0, 0], &[0, 1, 0, 1]]);
+    let x = (random(1, (3, 5, 4)).unwrap() * 3.0).unwrap();
+    for p in [0.0, 0.3] {
+        check_all_layouts(|x| ops::masked_softmax(x, 0.7, &mask, p, Mode::Train { seed: 8 }), &x);
+    }
+}
+
+#[test]
 fn gelu() {
     check_all_layouts(ops::gelu, &(random(1, (4, 9)).unwrap() * 4.0).unwrap());
 }
@@ -114,6 +147,47 @@ fn attention() {
     }
 }
 
+/// The weights of an encoder layer in the order of its fields, and the layer.
+fn encoder_layer_of(weights: &[Tensor], heads: usize) -> EncoderLayer {
+    let affine = |idx: usize| Affine { weight: weights[2 * idx].clone(), bias: weights[2 * idx + 1].clone() };
+    EncoderLayer {
+        query: affine(0),
+        key: affine(1),
+        value: affine(2),
+        output: affine(3),
+        attention_norm: affine(4),
+        inner: affine(5),
+        outer: affine(6),
+        norm: affine(7),
+        heads,
+        eps: 1e-3,
+        attention_dropout: 0.1,
+        output_dropout: 0.2,
+        hidden_dropout: 0.3,
+    }
+}
+
+fn encoder_weights(hidden: usize, inner: usize) -> Vec<Tensor> {
+    let maps = [(hidden, hidden), (hidden, hidden), (hidden, hidden), (hidden, hidden), (0, hidden), (inner, hidden)];
+    let maps = maps.into_iter().chain([(hidden, inner), (0, hidden)]);
+    let mut weights = Vec::new();
+    for (seed, (out, width)) in (20..).step_by(2).zip(maps) {
+        // A norm has vectors of the width.
+        let shapes = if out == 0 { [vec![width], vec![width]] } else { [vec![out, width], vec![out]] };
+        weights.extend([0, 1].map(|idx| (random(seed + idx, &shapes[idx as usize][..]).unwrap() * 0.5).unwrap()));
+    }
+    weights
+}
+
+#[test]
+fn encoder_layer() {
+    let mask = mask(&[&[1, 1, 1, 1], &[1, 1, 0, 0], &[0, 1, 0, 1]]);
+    let layer = encoder_layer_of(&encoder_weights(6, 10), 2);
+    for mode in [Mode::Eval, Mode::Train { seed: 8 }] {
+        check_all_layouts(|x| ops::encoder_layer(x, &mask, &layer, mode), &random(1, (3, 4, 6)).unwrap());
+    }
+}
+
 /// All bytes that a function makes of variables: its output and the gradients.
 fn bytes(f: &dyn Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Tensor]) -> Vec<u32> {
     let variables: Vec<Var> = inputs.iter().map(|input| Var::from_tensor(input).unwrap()).collect();
@@ -150,6 +224,34 @@ fn the_number_of_threads_changes_no_byte() {
             "layer_norm",
             vec![f32s(1, &[700, 130]), f32s(2, &[130]), f32s(3, &[130])],
             Box::new(|x| ops::layer_norm(&x[0], &x[1], &x[2], 1e-5)),
+        ),
+        (
+            "layer_norm_residual",
+            vec![f32s(1, &[700, 130]), f32s(4, &[700, 130]), f32s(2, &[130]), f32s(3, &[130])],
+            Box::new(move |x| ops::layer_norm_residual(&x[0], &x[1], &x[2], &x[3], 1e-5, 0.1, mode)),
+        ),
+        (
+            "linear_activation",
+            vec![f32s(1, &[7, 45, 130]), f32s(2, &[300, 130]), f32s(3, &[300])],
+            Box::new(|x| ops::linear_activation(&x[0], &x[1], &x[2], ops::Activation::Gelu)),
+        ),
+        (
+            "masked_softmax",
+            vec![f32s(1, &[7, 300, 45])],
+            Box::new({
+                let mask = mask.clone();
+                move |x| ops::masked_softmax(&x[0], 0.3, &mask, 0.1, mode)
+            }),
+        ),
+        (
+            "encoder_layer",
+            std::iter::once(f32s(1, &[7, 45, 96]))
+                .chain(encoder_weights(96, 200).iter().map(|x| x.to_dtype(DType::F32).unwrap()))
+                .collect(),
+            Box::new({
+                let mask = mask.clone();
+                move |x| ops::encoder_layer(&x[0], &mask, &encoder_layer_of(&x[1..], 4), mode)
+            }),
         ),
         ("softmax", vec![f32s(1, &[3000, 33])], Box::new(|x| ops::softmax(&x[0]))),
         ("log_softmax", vec![f32s(1, &[3000, 33])], Box::new(|x| ops::log_softmax(&x[0]))),

@@ -32,7 +32,7 @@ use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, b
 
 use super::cpu::{self, for_float};
 use super::dropout::Mask;
-use super::softmax::softmax;
+use super::softmax::masked_softmax;
 use crate::model::Mode;
 
 pub(crate) use kernel::Kernel;
@@ -76,18 +76,11 @@ pub fn attention(
 /// # Errors
 /// If shapes or dtypes do not fit.
 pub fn attention_probs(q: &Tensor, k: &Tensor, heads: usize, mask: &Tensor) -> Result<Tensor> {
-    let (batch, len, hidden) = q.dims3()?;
+    let (_, _, hidden) = q.dims3()?;
     check(q, k, k, heads, mask)?;
     let (q, k) = (split_heads(q, heads)?, split_heads(k, heads)?);
-    let scores = (q.matmul(&k.t()?.contiguous()?)? / ((hidden / heads) as f64).sqrt())?;
-    let mask = mask.reshape((batch, 1, 1, len))?.broadcast_as(scores.shape())?.contiguous()?;
-    let lowest = match q.dtype() {
-        DType::F16 => -6e4f32, // the range ends at -65504
-        _ => -1e30,
-    };
-    let lowest = Tensor::new(lowest, q.device())?.to_dtype(q.dtype())?.broadcast_as(scores.shape())?.contiguous()?;
-    // The product makes rows without any key zero instead of even.
-    softmax(&mask.where_cond(&scores, &lowest)?)? * mask.to_dtype(q.dtype())?
+    let scores = q.matmul(&k.t()?.contiguous()?)?; // (batch, heads, len, len)
+    masked_softmax(&scores, 1.0 / ((hidden / heads) as f64).sqrt(), mask, 0.0, Mode::Eval)
 }
 
 /// `(batch, len, hidden)` → `(batch, heads, len, hidden / heads)`.

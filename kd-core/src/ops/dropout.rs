@@ -63,6 +63,7 @@ impl Mask {
     }
 
     /// Writes the masked `x` into `y`, whose first element has index `start`.
+    #[inline(always)]
     pub(crate) fn map<T: Float>(&self, start: u64, x: &[T], y: &mut [T]) {
         self.pieces(start, y.len(), |first, range, keys| {
             let scale = T::from_f64(self.scale);
@@ -73,6 +74,7 @@ impl Mask {
     }
 
     /// Masks `values`, whose first element has index `start`.
+    #[inline(always)]
     pub(crate) fn apply<T: Float>(&self, start: u64, values: &mut [T]) {
         self.pieces(start, values.len(), |first, range, keys| {
             let scale = T::from_f64(self.scale);
@@ -80,6 +82,13 @@ impl Mask {
                 *x = if hash(first.wrapping_add(offset), keys) >= self.threshold { *x * scale } else { T::zero() };
             }
         });
+    }
+
+    /// The factors 0 and `1 / (1 - p)` of the elements from index `start` on.
+    #[inline(always)]
+    pub(crate) fn factors<T: Float>(&self, start: u64, factors: &mut [T]) {
+        factors.fill(T::one());
+        self.apply(start, factors);
     }
 
     /// The factors 0 and `1 / (1 - p)` of a tensor like `x`, made on the CPU.
@@ -123,7 +132,11 @@ impl Mask {
     fn run<T: Float>(&self, x: &[T]) -> Vec<T> {
         // SAFETY: `map` writes every value.
         let mut y = unsafe { cpu::uninit::<T>(x.len()) };
-        cpu::par_elements(&mut y, |start, y| self.map(start as u64, &x[start..][..y.len()], y));
+        cpu::par_elements(
+            &mut y,
+            #[inline(always)]
+            |start, y| self.map(start as u64, &x[start..][..y.len()], y),
+        );
         y
     }
 }

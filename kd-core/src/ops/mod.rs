@@ -8,11 +8,11 @@
 //! |---|---|---|
 //! | [`linear()`], [`linear_activation`] | `(.., in)` → `(.., out)` | `candle_nn::Linear`, wrong on some strides |
 //! | [`layer_norm()`], [`layer_norm_residual`] | `(.., width)` → same | `candle_nn::LayerNorm`, no backward |
-//! | [`softmax()`], [`log_softmax`] | `(.., classes)` → same | `softmax_last_dim`, no backward |
+//! | [`softmax()`], [`log_softmax`], [`masked_softmax`] | `(.., classes)` → same | `softmax_last_dim`, no backward |
 //! | [`gelu()`] | any → same | |
 //! | [`dropout()`] | any → same | `candle_nn::ops::dropout`, cannot be seeded on the CPU |
-//! | [`encoder_layer()`] | `(batch, len, hidden)` → same | the six above |
 //! | [`attention()`] | three `(batch, len, hidden)` → same | a dozen operations and copies |
+//! | [`encoder_layer()`] | `(batch, len, hidden)` → same | the above, and Candle's frame around each |
 //! | [`embedding()`] | ids → `(.., width)` | |
 //! | [`distillation`] | two `(rows, classes)` → `(rows,)` | softmax, KL and cross-entropy one by one |
 
@@ -40,4 +40,4 @@ pub use encoder_layer::encoder_layer;
 pub use gelu::gelu;
 pub use layer_norm::{layer_norm, layer_norm_residual};
 pub use linear::{Activation, linear, linear_activation};
-pub use softmax::{log_softmax, softmax};
+pub use softmax::{log_softmax, masked_softmax, softmax};

@@ -12,10 +12,14 @@
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 
+pub(crate) mod masked;
+
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
 
 use super::cpu::{self, Float, for_float};
+
+pub use masked::masked_softmax;
 
 /// Probabilities over the last dimension.
 ///

@@ -97,4 +97,60 @@ for heads, scale in ((1, 1.0), (2, 1.0), (4, 20.0)):
     inputs = {"q": random(3, 5, 8, scale=scale), "k": random(3, 5, 8), "v": random(3, 5, 8)}
     cases.append(case("attention", inputs, attention(heads, mask), heads=heads, mask=pack(mask)))
 
+scores = random(3, 2, 4, 5, scale=3.0)
+scores[0, 0] *= 300.0  # one key takes all
+scores[1, 1] = 7.0  # all equal
+keys = mask.bool()[:, None, None, :]
+cases.append(
+    case(
+        "masked_softmax",
+        {"scores": scores},
+        lambda scores: functional.softmax((0.3 * scores).masked_fill(~keys, -torch.inf), -1),
+        mask=pack(mask),
+        scale=0.3,
+    )
+)
+
+cases.append(
+    case(
+        "layer_norm_residual",
+        {"x": x, "residual": random(4, 19), "gamma": random(19), "beta": random(19)},
+        lambda x, residual, gamma, beta: functional.layer_norm(x + residual, (19,), gamma, beta, 1e-5),
+        eps=1e-5,
+    )
+)
+
+for activation in (functional.gelu, torch.tanh, torch.relu):
+    cases.append(
+        case(
+            "linear_activation",
+            {"x": random(2, 3, 5, scale=2.0), "weight": random(4, 5), "bias": random(4)},
+            lambda x, weight, bias: activation(functional.linear(x, weight, bias)),
+            activation=activation.__name__,
+        )
+    )
+
+# torch.nn's own layer, with the weights of query, key and value in one tensor as it has them.
+layer = torch.nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, activation="gelu", layer_norm_eps=1e-5, batch_first=True)
+shapes = {name: parameter.shape for name, parameter in layer.named_parameters()}
+inputs = {"x": random(3, 5, 8), **{name: random(*shape, scale=0.5) for name, shape in shapes.items()}}
+
+
+def encoder_layer(x, **parameters):
+    y = torch.func.functional_call(layer, parameters, (x,), {"src_key_padding_mask": ~mask.bool()})
+    return y * mask[:, :, None]  # padding means nothing
+
+
+layer.train()  # the fast path of evaluation has no gradient
+rename = str.maketrans(".", "_")
+named = {name.translate(rename): name for name in inputs}
+cases.append(
+    case(
+        "encoder_layer",
+        {name: inputs[key] for name, key in named.items()},
+        lambda **inputs: encoder_layer(**{named[name]: value for name, value in inputs.items()}),
+        mask=pack(mask),
+    )
+)
+
 print(json.dumps(cases))

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use crate::ops::cpu::{self, Float, Matrix, MatrixMut, Threads};
 use crate::ops::dropout::Mask;
+use crate::ops::softmax::masked::{backward_row, masked_row};
 use crate::ops::softmax::softmax_row;
 
 /// Heads, padding and dropout of one call; the same for forward and backward.
@@ -105,12 +106,7 @@ impl Kernel {
         let mask = &self.mask[example * self.len..][..keys];
         let holes = mask.contains(&0);
         for row in probs.chunks_exact_mut(keys.max(1)) {
-            if holes {
-                for (score, _) in row.iter_mut().zip(mask).filter(|(_, mask)| **mask == 0) {
-                    *score = T::NEG_INFINITY;
-                }
-            }
-            softmax_row(row);
+            if holes { masked_row(row, mask) } else { softmax_row(row) }
         }
     }
 
@@ -169,8 +165,7 @@ impl Kernel {
             let rows = probs.chunks_exact_mut(keys.max(1)).zip(gradients.chunks_exact_mut(keys.max(1)));
             for (row_idx, (probs, gradients)) in rows.enumerate() {
                 let factors = self.dropout.as_ref().map(|dropout| {
-                    factors.fill(T::one());
-                    dropout.apply(self.first_index(place) + (row_idx * len) as u64, factors);
+                    dropout.factors(self.first_index(place) + (row_idx * len) as u64, factors);
                     factors.as_slice()
                 });
                 backward_row(probs, gradients, factors);
@@ -181,24 +176,5 @@ impl Kernel {
             cpu::matmul(dk, scale, gradients.t(), q, Threads::One);
         });
         gradients
-    }
-}
-
-/// Turns a row's gradients of the dropped probabilities into those of the scores, and `probs` into the dropped ones.
-#[inline(always)]
-fn backward_row<T: Float>(probs: &mut [T], gradients: &mut [T], factors: Option<&[T]>) {
-    if let Some(factors) = factors {
-        for (g, &factor) in gradients.iter_mut().zip(factors) {
-            *g *= factor;
-        }
-    }
-    let mean = cpu::dot(gradients, probs);
-    for (g, &p) in gradients.iter_mut().zip(&*probs) {
-        *g = p * (*g - mean);
-    }
-    if let Some(factors) = factors {
-        for (p, &factor) in probs.iter_mut().zip(factors) {
-            *p *= factor;
-        }
     }
 }
