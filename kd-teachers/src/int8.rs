@@ -23,25 +23,13 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use kd_core::checkpoint::replace_file_with;
+pub use kd_core::ops::packed::quantize_rows;
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::error::{Error, Result};
 
 /// What the name of a matrix's scales ends in.
 pub const SCALE: &str = ".scale";
-
-/// Rounds each row of a matrix to whole multiples of its scale; returns the multiples and the scales.
-pub fn quantize_rows(values: &[f32], columns: usize) -> (Vec<i8>, Vec<f32>) {
-    let mut quantized = Vec::with_capacity(values.len());
-    let mut scales = Vec::new();
-    for row in values.chunks_exact(columns.max(1)) {
-        let scale = row.iter().fold(0f32, |largest, value| largest.max(value.abs())) / 127.0;
-        let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-        quantized.extend(row.iter().map(|value| (value * inverse).round().clamp(-127.0, 127.0) as i8));
-        scales.push(scale);
-    }
-    (quantized, scales)
-}
 
 /// The values of a matrix from the multiples and the scales of its rows.
 pub fn dequantize_rows(quantized: &[i8], scales: &[f32], columns: usize) -> Vec<f32> {

@@ -15,6 +15,8 @@
 //! | [`encoder_layer()`] | `(batch, len, hidden)` → same | the above, and Candle's frame around each |
 //! | [`embedding()`] | ids → `(.., width)` | |
 //! | [`distillation`] | two `(rows, classes)` → `(rows,)` | softmax, KL and cross-entropy one by one |
+//!
+//! For inference only, [`packed`] has linear layers of f32, bf16 or int8 whose weights are packed once.
 
 pub mod attention;
 pub mod char_cnn;
@@ -28,6 +30,7 @@ pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
 pub mod lstm;
+pub mod packed;
 pub mod softmax;
 
 mod pieces;
