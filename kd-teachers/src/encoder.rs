@@ -31,6 +31,10 @@ use kd_core::ops::encoder_layer::{Affine, EncoderLayer};
 
 use crate::config::{EncoderConfig, Family};
 
+pub(crate) mod packed;
+
+pub use packed::PackedEncoder;
+
 /// A BERT or DistilBERT encoder without a head.
 #[derive(Debug, Clone)]
 pub struct Encoder {

@@ -12,6 +12,7 @@
 //! ```no_run
 //! use candle_core::Device;
 //! use kd_core::model::Frozen;
+//! use kd_core::ops::packed::Precision;
 //! use kd_teachers::heads::{HeadOptions, TokenTagger};
 //! use kd_teachers::hub::{HubEnvironment, ModelFiles};
 //! let files = ModelFiles::find("intfloat/e5-small", "main", &HubEnvironment::from_env()?)?;
@@ -19,7 +20,7 @@
 //! let (tagger, variables) = TokenTagger::from_files(&files, &classes, 7, &Device::Cpu, &HeadOptions::default())?;
 //! // ... train `variables` ...
 //! tagger.save(&variables, &files.tokenizer, "teacher".as_ref())?;
-//! let teacher = Frozen::new(tagger, classes.to_vec());
+//! let teacher = Frozen::new(tagger.pack(Precision::Int8)?, classes.to_vec()); // or `tagger` itself, in f32
 //! # Ok::<(), kd_teachers::Error>(())
 //! ```
 
@@ -30,10 +31,12 @@ use kd_core::batch::{Rows, Sequence, Tokens};
 use kd_core::model::{Mode, Output, Student};
 use kd_core::nn::Linear;
 use kd_core::ops;
+use kd_core::ops::packed::Precision;
 use kd_core::variables::Variables;
 
 use crate::config::EncoderConfig;
-use crate::encoder::{Encoder, dense};
+use crate::encoder::packed::copy;
+use crate::encoder::{Encoder, PackedEncoder, dense};
 use crate::error::{Error, Result};
 use crate::folder::{self, Kind};
 use crate::hub::ModelFiles;
@@ -99,17 +102,58 @@ impl Head {
         Ok(Self { dropout: config.classifier_dropout.unwrap_or(config.hidden_dropout), linear })
     }
 
+    /// The same head without variables.
+    fn copy(&self) -> TensorResult<Self> {
+        let bias = self.linear.bias().map(copy).transpose()?;
+        Ok(Self { dropout: self.dropout, linear: Linear::from_tensors(copy(self.linear.weight())?, bias) })
+    }
+
     fn forward(&self, rows: &Tensor, mode: Mode) -> TensorResult<Tensor> {
         self.linear.forward(&ops::dropout(rows, self.dropout, mode)?)
     }
 }
 
-/// The last hidden states, and all of them if they are asked for.
-fn encode(encoder: &Encoder, sequence: &Sequence, mode: Mode, all: bool) -> TensorResult<(Tensor, Vec<Tensor>)> {
-    if !all {
-        return Ok((encoder.forward(sequence, mode)?, Vec::new()));
+/// What a head stands on.
+pub trait Encode {
+    /// The last hidden states, `(batch, len, hidden)`.
+    ///
+    /// # Errors
+    /// If it cannot read the sequence, or has no such mode.
+    fn last(&self, sequence: &Sequence, mode: Mode) -> TensorResult<Tensor>;
+
+    /// All hidden states, `(batch, len, hidden)` each: the embeddings first, then every layer's.
+    ///
+    /// # Errors
+    /// As [`Encode::last`].
+    fn all(&self, sequence: &Sequence, mode: Mode) -> TensorResult<Vec<Tensor>>;
+}
+
+impl Encode for Encoder {
+    fn last(&self, sequence: &Sequence, mode: Mode) -> TensorResult<Tensor> {
+        self.forward(sequence, mode)
     }
-    let states = encoder.hidden_states(sequence, mode)?;
+
+    fn all(&self, sequence: &Sequence, mode: Mode) -> TensorResult<Vec<Tensor>> {
+        self.hidden_states(sequence, mode)
+    }
+}
+
+impl Encode for PackedEncoder {
+    fn last(&self, sequence: &Sequence, mode: Mode) -> TensorResult<Tensor> {
+        self.forward(sequence, mode)
+    }
+
+    fn all(&self, sequence: &Sequence, mode: Mode) -> TensorResult<Vec<Tensor>> {
+        self.hidden_states(sequence, mode)
+    }
+}
+
+/// The last hidden states, and all of them if they are asked for.
+fn encode(encoder: &impl Encode, sequence: &Sequence, mode: Mode, all: bool) -> TensorResult<(Tensor, Vec<Tensor>)> {
+    if !all {
+        return Ok((encoder.last(sequence, mode)?, Vec::new()));
+    }
+    let states = encoder.all(sequence, mode)?;
     match states.last() {
         Some(last) => Ok((last.clone(), states)),
         None => bail!("the encoder has no hidden states"),
@@ -118,8 +162,8 @@ fn encode(encoder: &Encoder, sequence: &Sequence, mode: Mode, all: bool) -> Tens
 
 /// An encoder with a linear head on each word.
 #[derive(Debug, Clone)]
-pub struct TokenTagger {
-    encoder: Encoder,
+pub struct TokenTagger<E = Encoder> {
+    encoder: E,
     head: Head,
     classes: Vec<String>,
     hidden_states: bool,
@@ -190,18 +234,33 @@ impl TokenTagger {
         })
     }
 
+    /// A copy for inference whose encoder is packed in `precision` ([`Encoder::pack`]); the head stays in f32.
+    ///
+    /// # Errors
+    /// As [`Encoder::pack`].
+    pub fn pack(&self, precision: Precision) -> TensorResult<TokenTagger<PackedEncoder>> {
+        Ok(TokenTagger {
+            encoder: self.encoder.pack(precision)?,
+            head: self.head.copy()?,
+            classes: self.classes.clone(),
+            hidden_states: self.hidden_states,
+        })
+    }
+}
+
+impl<E> TokenTagger<E> {
     /// Names of the classes, in the order of the logits' columns.
     pub fn classes(&self) -> &[String] {
         &self.classes
     }
 
     /// The encoder.
-    pub fn encoder(&self) -> &Encoder {
+    pub fn encoder(&self) -> &E {
         &self.encoder
     }
 }
 
-impl Student for TokenTagger {
+impl<E: Encode> Student for TokenTagger<E> {
     fn forward(&self, tokens: &Tokens, mode: Mode) -> TensorResult<Output> {
         if matches!(tokens.rows, Rows::Examples) {
             bail!("a token tagger labels words, and these tokens have a row per example");
@@ -214,8 +273,8 @@ impl Student for TokenTagger {
 
 /// An encoder with a linear head on each example.
 #[derive(Debug, Clone)]
-pub struct SequenceClassifier {
-    encoder: Encoder,
+pub struct SequenceClassifier<E = Encoder> {
+    encoder: E,
     head: Head,
     classes: Vec<String>,
     pooling: Pooling,
@@ -285,18 +344,34 @@ impl SequenceClassifier {
         })
     }
 
+    /// A copy for inference whose encoder is packed in `precision` ([`Encoder::pack`]); the head stays in f32.
+    ///
+    /// # Errors
+    /// As [`Encoder::pack`].
+    pub fn pack(&self, precision: Precision) -> TensorResult<SequenceClassifier<PackedEncoder>> {
+        Ok(SequenceClassifier {
+            encoder: self.encoder.pack(precision)?,
+            head: self.head.copy()?,
+            classes: self.classes.clone(),
+            pooling: self.pooling,
+            hidden_states: self.hidden_states,
+        })
+    }
+}
+
+impl<E> SequenceClassifier<E> {
     /// Names of the classes, in the order of the logits' columns.
     pub fn classes(&self) -> &[String] {
         &self.classes
     }
 
     /// The encoder.
-    pub fn encoder(&self) -> &Encoder {
+    pub fn encoder(&self) -> &E {
         &self.encoder
     }
 }
 
-impl Student for SequenceClassifier {
+impl<E: Encode> Student for SequenceClassifier<E> {
     fn forward(&self, tokens: &Tokens, mode: Mode) -> TensorResult<Output> {
         if !matches!(tokens.rows, Rows::Examples) {
             bail!("a sequence classifier labels examples, and these tokens have a row per word");

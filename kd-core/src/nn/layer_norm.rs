@@ -29,6 +29,26 @@ impl LayerNorm {
         Ok(Self { weight, bias, eps })
     }
 
+    /// A layer of given tensors, `weight` and `bias` `(width,)`.
+    pub fn from_tensors(weight: Tensor, bias: Tensor, eps: f64) -> Self {
+        Self { weight, bias, eps }
+    }
+
+    /// γ, `(width,)`.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// β, `(width,)`.
+    pub fn bias(&self) -> &Tensor {
+        &self.bias
+    }
+
+    /// What is added to the variance.
+    pub fn eps(&self) -> f64 {
+        self.eps
+    }
+
     /// `(.., width)` → `(.., width)`.
     ///
     /// # Errors
