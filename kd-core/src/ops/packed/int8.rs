@@ -153,7 +153,7 @@ impl Rows {
         let per_task = cpu::rows_per_task(width);
         let tasks =
             values.chunks_mut(per_task * stride).zip(grids.chunks_mut(per_task)).zip(x.chunks(per_task * width));
-        let quantize = |((values, grids), x): ((&mut [u8], &mut [(f32, i32)]), &[f32])| match level {
+        let quantize = |values: &mut [u8], grids: &mut [(f32, i32)], x: &[f32]| match level {
             Level::Portable => quantize_rows(x, width, values, stride, grids),
             // SAFETY: the level was detected.
             #[cfg(target_arch = "x86_64")]
@@ -163,9 +163,10 @@ impl Rows {
             Level::Vnni => unsafe { x86::quantize_rows_vnni(x, width, values, stride, grids) },
         };
         if rows <= per_task {
-            tasks.for_each(quantize);
+            tasks.for_each(|((values, grids), x)| quantize(values, grids, x));
         } else {
-            tasks.collect::<Vec<_>>().into_par_iter().for_each(quantize);
+            let tasks: Vec<_> = tasks.collect();
+            tasks.into_par_iter().for_each(|((values, grids), x)| quantize(values, grids, x));
         }
         Self { stride, values, grids }
     }
