@@ -6,7 +6,7 @@
 //! y[r][o] ≈ t[r] · s[o] · (Σ_i u[r][i] q[o][i] - z[r] · Σ_i q[o][i])
 //! ```
 //!
-//! The sums are exact in i32, so they are the same on every path: AVX-512 VNNI, AVX2, and plain Rust. Scaling them is
+//! The sums are exact in i32, so they are the same on every path: VNNI of AVX-512 and of AVX, AVX2, and plain Rust. Scaling them is
 //! one expression of f32 without fused operations, so whole outputs are equal too, byte for byte. AVX2's
 //! `maddubs` would saturate; the AVX2 path widens to 16 bits instead.
 //!
@@ -41,6 +41,8 @@ pub(super) enum Level {
     #[cfg(target_arch = "x86_64")]
     Avx2,
     #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    #[cfg(target_arch = "x86_64")]
     Vnni,
 }
 
@@ -51,6 +53,8 @@ impl Level {
             Some(Self::Portable),
             #[cfg(target_arch = "x86_64")]
             is_x86_feature_detected!("avx2").then_some(Self::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("avxvnni")).then_some(Self::AvxVnni),
             #[cfg(target_arch = "x86_64")]
             (is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
@@ -157,7 +161,7 @@ impl Rows {
             Level::Portable => quantize_rows(x, width, values, stride, grids),
             // SAFETY: the level was detected.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => unsafe { x86::quantize_rows_avx2(x, width, values, stride, grids) },
+            Level::Avx2 | Level::AvxVnni => unsafe { x86::quantize_rows_avx2(x, width, values, stride, grids) },
             // SAFETY: the level was detected.
             #[cfg(target_arch = "x86_64")]
             Level::Vnni => unsafe { x86::quantize_rows_vnni(x, width, values, stride, grids) },
@@ -235,6 +239,9 @@ fn product_at(level: Level, out: &mut [f32], x: &Rows, weights: &Weights, bias: 
         Level::Avx2 => unsafe { x86::block_avx2(&product, rows, panels) },
         // SAFETY: the level was detected; blocks are disjoint.
         #[cfg(target_arch = "x86_64")]
+        Level::AvxVnni => unsafe { x86::block_avx_vnni(&product, rows, panels) },
+        // SAFETY: the level was detected; blocks are disjoint.
+        #[cfg(target_arch = "x86_64")]
         Level::Vnni => unsafe { x86::block_vnni(&product, rows, panels) },
     });
 }
@@ -251,7 +258,7 @@ struct Product<'a> {
 #[repr(align(64))]
 struct Sums([i32; TILE]);
 
-impl Product<'_> {
+impl<'a> Product<'a> {
     /// Computes a block, where `sums` computes those of a tile.
     ///
     /// # Safety
@@ -283,14 +290,14 @@ impl Product<'_> {
 
     /// The lines of a panel.
     #[inline(always)]
-    fn panel(&self, panel: usize) -> &[Line] {
+    fn panel(&self, panel: usize) -> &'a [Line] {
         let len = self.steps * (PANEL / LINE);
         &self.weights.lines[panel * len..(panel + 1) * len]
     }
 
     /// The bytes of a row.
     #[inline(always)]
-    fn row(&self, row: usize) -> &[u8] {
+    fn row(&self, row: usize) -> &'a [u8] {
         &self.x.values[row * self.x.stride..(row + 1) * self.x.stride]
     }
 

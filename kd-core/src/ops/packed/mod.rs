@@ -6,7 +6,7 @@
 //! |---|---|---|---|
 //! | [`Precision::F32`] | 4 | rounding of f32 | |
 //! | [`Precision::Bf16`] | 2 | `2⁻⁷ Σ_i \|x_i w_i\|`, typically `2⁻⁷ / √in` of that | AVX512-BF16 |
-//! | [`Precision::Int8`] | 1 | `t Σ_i \|w_i\| + s/2 Σ_i \|x_i\| + in · t s/2` | AVX-512 VNNI, or AVX2 |
+//! | [`Precision::Int8`] | 1 | `t Σ_i \|w_i\| + s/2 Σ_i \|x_i\| + in · t s/2` | VNNI, or AVX2 |
 //!
 //! with `s = max_i |w_i| / 127` of the output's row of weights and `t = (max(x, 0) - min(x, 0)) / 255` of the row of
 //! the input, which is rounded on every call. That is PyTorch's dynamic quantisation
