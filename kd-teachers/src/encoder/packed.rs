@@ -3,8 +3,10 @@
 use candle_core::{Result, Tensor, bail};
 use kd_core::batch::Sequence;
 use kd_core::model::Mode;
-use kd_core::nn::{LayerNorm, Linear};
-use kd_core::ops;
+use kd_core::nn::LayerNorm;
+use kd_core::ops::attention;
+use kd_core::ops::encoder_layer::{Affine, EncoderLayer};
+use kd_core::ops::layer_norm::layer_norm_residual;
 use kd_core::ops::packed::{Activation, PackedLinear, Precision, forward_all};
 
 use super::Encoder;
@@ -27,12 +29,13 @@ struct Layer {
     key: PackedLinear,
     value: PackedLinear,
     output: PackedLinear,
-    attention_norm: LayerNorm,
+    attention_norm: Affine,
     /// With the GELU.
     inner: PackedLinear,
     outer: PackedLinear,
-    norm: LayerNorm,
+    norm: Affine,
     heads: usize,
+    eps: f64,
 }
 
 impl Encoder {
@@ -43,18 +46,21 @@ impl Encoder {
     /// # Errors
     /// If a variable is not f32, or not finite in int8.
     pub fn pack(&self, precision: Precision) -> Result<PackedEncoder> {
-        let pack = |linear: &Linear| PackedLinear::new(linear.weight(), linear.bias(), precision);
-        let layer = |layer: &super::Layer| -> Result<Layer> {
+        let pack = |map: &Affine| PackedLinear::new(&map.weight, Some(&map.bias), precision);
+        let norm =
+            |norm: &Affine| -> Result<Affine> { Ok(Affine { weight: copy(&norm.weight)?, bias: copy(&norm.bias)? }) };
+        let layer = |layer: &EncoderLayer| -> Result<Layer> {
             Ok(Layer {
                 query: pack(&layer.query)?,
                 key: pack(&layer.key)?,
                 value: pack(&layer.value)?,
                 output: pack(&layer.output)?,
-                attention_norm: copy_norm(&layer.attention_norm)?,
+                attention_norm: norm(&layer.attention_norm)?,
                 inner: pack(&layer.inner)?.with_activation(Activation::Gelu),
                 outer: pack(&layer.outer)?,
-                norm: copy_norm(&layer.norm)?,
+                norm: norm(&layer.norm)?,
                 heads: layer.heads,
+                eps: layer.eps,
             })
         };
         let embeddings = Encoder {
@@ -62,7 +68,7 @@ impl Encoder {
             words: copy(&self.words)?,
             positions: copy(&self.positions)?,
             segments: self.segments.as_ref().map(copy).transpose()?,
-            norm: copy_norm(&self.norm)?,
+            norm: LayerNorm::from_tensors(copy(self.norm.weight())?, copy(self.norm.bias())?, self.norm.eps()),
             layers: Vec::new(),
         };
         Ok(PackedEncoder { embeddings, layers: self.layers.iter().map(layer).collect::<Result<_>>()?, precision })
@@ -72,10 +78,6 @@ impl Encoder {
 /// The values of a variable, in memory of their own and without a graph.
 pub(crate) fn copy(tensor: &Tensor) -> Result<Tensor> {
     Ok(tensor.copy()?.detach())
-}
-
-fn copy_norm(norm: &LayerNorm) -> Result<LayerNorm> {
-    Ok(LayerNorm::from_tensors(copy(norm.weight())?, copy(norm.bias())?, norm.eps()))
 }
 
 impl PackedEncoder {
@@ -124,9 +126,12 @@ impl PackedEncoder {
 impl Layer {
     fn forward(&self, xs: &Tensor, mask: &Tensor) -> Result<Tensor> {
         let [query, key, value] = forward_all([&self.query, &self.key, &self.value], xs)?;
-        let mixed = ops::attention(&query, &key, &value, self.heads, mask, 0.0, Mode::Eval)?;
-        let xs = self.attention_norm.forward(&(self.output.forward(&mixed)? + xs)?)?;
-        let outer = self.outer.forward(&self.inner.forward(&xs)?)?;
-        self.norm.forward(&(outer + xs)?)
+        let mixed = attention(&query, &key, &value, self.heads, mask, 0.0, Mode::Eval)?;
+        let xs = self.add_and_normalise(&self.output.forward(&mixed)?, xs, &self.attention_norm)?;
+        self.add_and_normalise(&self.outer.forward(&self.inner.forward(&xs)?)?, &xs, &self.norm)
+    }
+
+    fn add_and_normalise(&self, x: &Tensor, residual: &Tensor, norm: &Affine) -> Result<Tensor> {
+        layer_norm_residual(x, residual, &norm.weight, &norm.bias, self.eps, 0.0, Mode::Eval)
     }
 }

@@ -218,6 +218,14 @@ impl<T: Float> Packed<T> {
     pub fn sizes(&self) -> (usize, usize) {
         (self.inner, self.cols)
     }
+
+    /// Memory of the values.
+    pub fn bytes(&self) -> usize {
+        match &self.values {
+            PackedValues::Panels(panels) => panels.bytes(),
+            PackedValues::Rows(values) => size_of_val(values.as_slice()),
+        }
+    }
 }
 
 impl<T> std::fmt::Debug for Packed<T> {

@@ -30,10 +30,11 @@
 //! ```
 
 use std::fmt;
+use std::sync::Arc;
 
 use candle_core::{D, DType, Result, Tensor, bail};
 
-use super::cpu::{self, Float, Matrix, MatrixMut, Threads};
+use super::cpu::{self, Float, Matrix, MatrixMut, Packed, Start, Threads};
 
 mod bf16;
 mod blocks;
@@ -90,7 +91,7 @@ pub struct PackedLinear {
 
 #[derive(Clone)]
 enum Weights {
-    F32(Vec<f32>),
+    F32(Arc<Packed<f32>>),
     Bf16(bf16::Weights),
     Int8(int8::Weights),
     /// Not on the CPU: the rounded weight, `(out, in)`, and the bias, `(out,)`, of [`super::linear()`].
@@ -129,7 +130,7 @@ impl PackedLinear {
             bail!("packed: expected finite weights for int8, found {value}");
         }
         let packed = match precision {
-            Precision::F32 => Weights::F32(values),
+            Precision::F32 => Weights::F32(Arc::new(Packed::new(Matrix::new(&values, out, width, width).t()))),
             Precision::Bf16 => Weights::Bf16(bf16::Weights::new(&values, out, width)),
             Precision::Int8 => {
                 let (multiples, mut scales) = quantize_rows(&values, width);
@@ -178,7 +179,11 @@ impl PackedLinear {
 
     /// The same layer on the device of `weight`.
     fn composed(self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
-        let rounded = Tensor::from_vec(self.weight(), weight.shape(), weight.device())?;
+        let rounded = match &self.weights {
+            Weights::Bf16(weights) => Tensor::from_vec(weights.widened(), weight.shape(), weight.device())?,
+            Weights::Int8(weights) => Tensor::from_vec(weights.dequantized(), weight.shape(), weight.device())?,
+            Weights::F32(_) | Weights::Composed(..) => weight.detach(),
+        };
         Ok(Self { weights: Weights::Composed(rounded, bias.map(Tensor::detach)), ..self })
     }
 
@@ -219,15 +224,15 @@ impl PackedLinear {
         match (&self.weights, x) {
             (Weights::F32(weights), Rows::F32(x)) => {
                 let (width, columns) = (self.width, self.out);
-                let x = Matrix::new(x, rows, width, width);
-                let weights = Matrix::new(weights, columns, width, width).t();
-                cpu::matmul(MatrixMut::new(out, rows, columns, columns), 1.0, x, weights, Threads::All);
-                cpu::par_rows(out, columns.max(1), |_, out| {
-                    for row in out.chunks_exact_mut(columns) {
-                        row.iter_mut().zip(&self.bias).for_each(|(y, bias)| *y += bias);
-                    }
-                    self.activation.apply(out);
-                });
+                let (target, x) = (MatrixMut::new(out, rows, columns, columns), Matrix::new(x, rows, width, width));
+                cpu::matmul_packed(target, x, weights, Start::Bias(&self.bias[..columns]), Threads::All);
+                if self.activation != Activation::Identity {
+                    cpu::par_elements(
+                        out,
+                        #[inline(always)]
+                        |_, out| self.activation.apply(out),
+                    );
+                }
             }
             (Weights::Bf16(weights), Rows::Bf16(x)) => bf16::product(out, x, weights, &self.bias, self.activation),
             (Weights::Int8(weights), Rows::Int8(x)) => int8::product(out, x, weights, &self.bias, self.activation),
@@ -253,22 +258,12 @@ impl PackedLinear {
     /// Bytes that weights and bias take, in whole panels of 32 outputs.
     pub fn bytes(&self) -> usize {
         let weights = match &self.weights {
-            Weights::F32(weights) => size_of_val(&**weights),
+            Weights::F32(weights) => weights.bytes(),
             Weights::Bf16(weights) => weights.bytes(),
             Weights::Int8(weights) => weights.bytes(),
             Weights::Composed(weight, _) => weight.elem_count() * size_of::<f32>(),
         };
         weights + size_of_val(&*self.bias)
-    }
-
-    /// The weight as it was rounded, `(out, in)`.
-    fn weight(&self) -> Vec<f32> {
-        match &self.weights {
-            Weights::F32(weights) => weights.clone(),
-            Weights::Bf16(weights) => weights.widened(),
-            Weights::Int8(weights) => weights.dequantized(),
-            Weights::Composed(..) => unreachable!("only called on the cpu"),
-        }
     }
 }
 

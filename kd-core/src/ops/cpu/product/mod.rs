@@ -109,6 +109,10 @@ impl Panels {
         Self { level, values, inner, cols }
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(self.values.values())
+    }
+
     /// # Safety
     /// `product` must describe memory that is alive, `out` not shared, and have this right-hand side's sizes.
     pub(super) unsafe fn multiply(&self, product: Product, parallel: bool) {
