@@ -179,12 +179,27 @@ fn forward<T: Float>(table: &[T], rows: usize, width: usize, ids: &[u32]) -> Res
 }
 
 fn backward<T: Float>(rows: usize, width: usize, ids: &[u32], dy: &[T]) -> Vec<T> {
-    let mut gradient = vec![T::zero(); rows * width];
-    for (&id, dy) in ids.iter().zip(dy.chunks_exact(width.max(1))) {
-        for (sum, &dy) in gradient[id as usize * width..][..width].iter_mut().zip(dy) {
-            *sum += dy;
-        }
-    }
+    // Positions by id and then in order, so that every task finds those of its rows.
+    let mut order: Vec<(u32, u32)> = ids.iter().zip(0..).map(|(&id, position)| (id, position)).collect();
+    order.sort_unstable();
+    // SAFETY: the loop writes every row.
+    let mut gradient = unsafe { cpu::uninit::<T>(rows * width) };
+    cpu::par_rows(
+        &mut gradient,
+        width,
+        #[inline(always)]
+        |first_row, rows| {
+            rows.fill(T::zero());
+            let last_row = first_row + rows.len() / width;
+            let start = order.partition_point(|&(id, _)| (id as usize) < first_row);
+            for &(id, position) in order[start..].iter().take_while(|&&(id, _)| (id as usize) < last_row) {
+                let row = &mut rows[(id as usize - first_row) * width..][..width];
+                for (sum, &dy) in row.iter_mut().zip(&dy[position as usize * width..][..width]) {
+                    *sum += dy;
+                }
+            }
+        },
+    );
     gradient
 }
 
@@ -296,6 +311,18 @@ mod tests {
         assert!(message(&[1, 1], 2).contains("found 1 before 1"));
         assert!(message(&[1, 4], 2).contains("id 4"));
         assert!(message(&[1, 2], 3).contains("expected 2 rows of values, found 3"));
+    }
+
+    #[test]
+    fn a_table_of_many_tasks_gets_the_gradient_of_every_position() {
+        // Row r is named by the positions p with p² mod 997 = r, and position p sends p.
+        let (rows, width, count) = (1000, 50, 3000u64);
+        let ids: Vec<u32> = (0..count).map(|p| (p * p % 997) as u32).collect();
+        let mut expected = vec![0.0; rows];
+        ids.iter().zip(0u32..).for_each(|(&id, p)| expected[id as usize] += f64::from(p));
+        let dy: Vec<f64> = (0..count).flat_map(|p| vec![p as f64; width]).collect();
+        let gradient = backward(rows, width, &ids, &dy);
+        assert!(gradient.chunks_exact(width).zip(&expected).all(|(row, sum)| row.iter().all(|x| x == sum)));
     }
 
     #[test]
