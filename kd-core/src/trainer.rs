@@ -214,7 +214,7 @@ impl<'a> Trainer<'a> {
         if !total.is_finite() {
             return Err(Error::NonFinite { step: self.step, what: "loss", value: total });
         }
-        let gradients = loss.total.backward()?;
+        let gradients = crate::ops::backward(&loss.total)?;
         if self.step == 0 {
             self.check_all_learn(&gradients)?;
         }

@@ -19,6 +19,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, Var, bail};
 
+use super::backward::hand_over;
 use super::cpu::{self, Float, for_float};
 
 /// The rows of `table` that `ids` name.
@@ -227,7 +228,7 @@ impl CustomOp2 for Embedding {
         let (grad, ids) = (grad.contiguous()?, ids.flatten_all()?.to_vec1::<u32>()?);
         for_float!(table.dtype(), T => {
             let gradient = backward::<T>(rows, width, &ids, &cpu::values(&grad)?);
-            Ok((Some(cpu::tensor(gradient, (rows, width))?), None))
+            Ok((hand_over(table, cpu::tensor(gradient, (rows, width))?), None))
         })
     }
 }

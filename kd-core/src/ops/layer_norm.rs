@@ -21,6 +21,7 @@ mod residual;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor, bail};
 
+use super::backward::hand_over;
 use super::cpu::{self, for_float};
 use kernel::Norm;
 
@@ -111,8 +112,8 @@ impl CustomOp3 for LayerNorm {
             let gradients = kernel::backward(&mut dx, Some(&cpu::values(&grad)?), &sum, &weight, self.eps, None);
             Ok((
                 Some(cpu::tensor(dx, x.shape())?),
-                Some(cpu::tensor(gradients.gamma, gamma.shape())?),
-                Some(cpu::tensor(gradients.beta, beta.shape())?),
+                hand_over(gamma, cpu::tensor(gradients.gamma, gamma.shape())?),
+                hand_over(beta, cpu::tensor(gradients.beta, beta.shape())?),
             ))
         })
     }

@@ -19,6 +19,7 @@ pub(crate) mod kernel;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
+use super::backward::hand_over;
 use super::cpu::{self, Float, for_float};
 use kernel::Sizes;
 
@@ -97,12 +98,12 @@ fn backward<T: Float>(
         None
     };
     let dw = if weight.track_op() {
-        Some(cpu::tensor(sizes.weight_gradient(dy, &cpu::values(x)?), weight.shape())?)
+        hand_over(weight, cpu::tensor(sizes.weight_gradient(dy, &cpu::values(x)?), weight.shape())?)
     } else {
         None
     };
     let db = match bias {
-        Some(bias) if bias.track_op() => Some(cpu::tensor(cpu::column_sums(dy, sizes.out), bias.shape())?),
+        Some(bias) if bias.track_op() => hand_over(bias, cpu::tensor(cpu::column_sums(dy, sizes.out), bias.shape())?),
         _ => None,
     };
     Ok((dx, dw, db))

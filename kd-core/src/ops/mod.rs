@@ -17,8 +17,11 @@
 //! | [`distillation`] | two `(rows, classes)` → `(rows,)` | softmax, KL and cross-entropy one by one |
 //!
 //! For inference only, [`packed`] has linear layers of f32, bf16 or int8 whose weights are packed once.
+//!
+//! [`backward()`] is `loss.backward()` with less work between the ops.
 
 pub mod attention;
+pub mod backward;
 pub mod char_cnn;
 pub mod cpu;
 pub mod crf;
@@ -37,6 +40,7 @@ mod pieces;
 mod tie;
 
 pub use attention::{attention, attention_probs};
+pub use backward::backward;
 pub use dropout::dropout;
 pub use embedding::embedding;
 pub use encoder_layer::encoder_layer;

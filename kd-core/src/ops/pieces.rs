@@ -2,20 +2,23 @@
 
 use rayon::prelude::*;
 
-use super::cpu::Float;
+use super::cpu::{self, Float};
 
 /// Calls `work` for each piece with its index, in parallel if there is more than one.
 ///
 /// A piece is what one task writes: for example neighbouring rows of two outputs. As everywhere, pieces are cut by size,
-/// not by the number of threads.
-pub(crate) fn for_each_piece<P: Send>(mut pieces: Vec<P>, work: impl Fn(usize, P) + Sync + Send) {
-    match pieces.pop() {
-        Some(only) if pieces.is_empty() => work(0, only),
-        Some(last) => {
-            pieces.push(last);
-            pieces.into_par_iter().enumerate().for_each(|(idx, piece)| work(idx, piece));
-        }
-        None => {}
+/// not by the number of threads. `work` runs inside [`cpu::vectorized`].
+pub(crate) fn for_each_piece<P: Send>(pieces: Vec<P>, work: impl Fn(usize, P) + Sync + Send) {
+    let work = |(idx, piece): (usize, P)| {
+        cpu::vectorized(
+            #[inline(always)]
+            || work(idx, piece),
+        )
+    };
+    if pieces.len() <= 1 || cpu::single_thread() {
+        pieces.into_iter().enumerate().for_each(work);
+    } else {
+        pieces.into_par_iter().enumerate().for_each(work);
     }
 }
 

@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
+use super::backward::hand_over;
+
 type Slots = Arc<Mutex<Vec<Option<Tensor>>>>;
 
 /// What an op knows of its tied weights.
@@ -74,10 +76,16 @@ impl CustomOp2 for Tie {
         Ok((token.clone(), layout.shape().clone()))
     }
 
-    fn bwd(&self, token: &Tensor, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        token: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let Some(gradient) = lock(&self.slots)[self.idx].take() else {
             bail!("the gradient of weight {} was not computed before it was asked for", self.idx)
         };
-        Ok((token.track_op().then(|| grad.clone()), Some(gradient)))
+        Ok((token.track_op().then(|| grad.clone()), hand_over(weight, gradient)))
     }
 }

@@ -89,7 +89,7 @@ impl Kernel {
     fn for_each_head<T: Float>(&self, values: usize, work: impl Fn((usize, usize), &mut Scratch<T>) + Sync + Send) {
         let place = |task: usize| (task / self.heads, task % self.heads);
         let tasks = self.keys.len() * self.heads;
-        if values <= cpu::CHUNK / 4 {
+        if values <= cpu::CHUNK / 4 || cpu::single_thread() {
             let mut scratch = Scratch::default();
             (0..tasks).for_each(|task| work(place(task), &mut scratch));
         } else {
@@ -105,9 +105,14 @@ impl Kernel {
         cpu::matmul(MatrixMut::new(probs, self.len, keys, keys), scale, q, k.t(), Threads::One);
         let mask = &self.mask[example * self.len..][..keys];
         let holes = mask.contains(&0);
-        for row in probs.chunks_exact_mut(keys.max(1)) {
-            if holes { masked_row(row, mask) } else { softmax_row(row) }
-        }
+        cpu::vectorized(
+            #[inline(always)]
+            || {
+                for row in probs.chunks_exact_mut(keys.max(1)) {
+                    if holes { masked_row(row, mask) } else { softmax_row(row) }
+                }
+            },
+        );
     }
 
     /// Index of the first element of one head's `(len, len)` probabilities, as dropout counts them.
@@ -127,9 +132,14 @@ impl Kernel {
             self.probs(probs, q, k, place.0, scale);
             if let Some(dropout) = &self.dropout {
                 let first = self.first_index(place);
-                for (row_idx, row) in probs.chunks_exact_mut(keys.max(1)).enumerate() {
-                    dropout.apply(first + (row_idx * self.len) as u64, row);
-                }
+                cpu::vectorized(
+                    #[inline(always)]
+                    || {
+                        for (row_idx, row) in probs.chunks_exact_mut(keys.max(1)).enumerate() {
+                            dropout.apply(first + (row_idx * self.len) as u64, row);
+                        }
+                    },
+                );
             }
             // SAFETY: the output is as large as q, outlives the tasks, and each (example, head) is one task.
             let out = unsafe { self.columns(out, hidden, place, self.len) };
@@ -162,14 +172,19 @@ impl Kernel {
             gradients.resize(len * keys, T::zero());
             cpu::matmul(MatrixMut::new(gradients, len, keys, keys), T::one(), dy, v.t(), Threads::One);
             factors.resize(keys, T::zero());
-            let rows = probs.chunks_exact_mut(keys.max(1)).zip(gradients.chunks_exact_mut(keys.max(1)));
-            for (row_idx, (probs, gradients)) in rows.enumerate() {
-                let factors = self.dropout.as_ref().map(|dropout| {
-                    dropout.factors(self.first_index(place) + (row_idx * len) as u64, factors);
-                    factors.as_slice()
-                });
-                backward_row(probs, gradients, factors);
-            }
+            cpu::vectorized(
+                #[inline(always)]
+                || {
+                    let rows = probs.chunks_exact_mut(keys.max(1)).zip(gradients.chunks_exact_mut(keys.max(1)));
+                    for (row_idx, (probs, gradients)) in rows.enumerate() {
+                        let factors = self.dropout.as_ref().map(|dropout| {
+                            dropout.factors(self.first_index(place) + (row_idx * len) as u64, factors);
+                            factors.as_slice()
+                        });
+                        backward_row(probs, gradients, factors);
+                    }
+                },
+            );
             let (probs, gradients) = (Matrix::new(probs, len, keys, keys), Matrix::new(gradients, len, keys, keys));
             cpu::matmul(dv, T::one(), probs.t(), dy, Threads::One);
             cpu::matmul(dq, scale, gradients, k, Threads::One);
