@@ -153,7 +153,9 @@ impl Rows {
 #[inline(always)]
 fn round_rows(x: &[f32], width: usize, values: &mut [u16], stride: usize) {
     for (x, values) in x.chunks_exact(width).zip(values.chunks_exact_mut(stride)) {
-        values.iter_mut().zip(x).for_each(|(value, &x)| *value = round(x));
+        for (value, &x) in values.iter_mut().zip(x) {
+            *value = round(x);
+        }
     }
 }
 
@@ -200,11 +202,17 @@ impl Product<'_> {
     #[inline(always)]
     unsafe fn block(&self, rows: Range<usize>, panels: Range<usize>, sums: impl Fn(Tile, &mut Sums)) {
         let mut buffer = Sums([[0.0; PANEL]; TILE / PANEL]);
-        for_each_tile(rows, panels, |tile| {
-            sums(tile, &mut buffer);
-            // SAFETY: the caller's promise, and tiles of a block are disjoint.
-            unsafe { self.out.write(tile, &mut buffer.0[..tile.rows * tile.panels]) };
-        });
+        // Inlined into the caller, so that the instructions are its own.
+        for_each_tile(
+            rows,
+            panels,
+            #[inline(always)]
+            |tile| {
+                sums(tile, &mut buffer);
+                // SAFETY: the caller's promise, and tiles of a block are disjoint.
+                unsafe { self.out.write(tile, &mut buffer.0[..tile.rows * tile.panels]) };
+            },
+        );
     }
 
     /// The lines of a panel.
@@ -226,10 +234,10 @@ impl Product<'_> {
             let (row, panel) = (self.row(tile.row + idx / tile.panels), self.panel(tile.panel + idx % tile.panels));
             *sums = [0.0; PANEL];
             for (x, lines) in row.as_chunks::<DEPTH>().0.iter().zip(panel.chunks_exact(PANEL / LINE)) {
-                let (x0, x1) = (widen(x[0]), widen(x[1]));
-                let columns = lines.iter().flat_map(|line| line.0.as_chunks::<DEPTH>().0);
-                for (sum, w) in sums.iter_mut().zip(columns) {
-                    *sum = *sum + x0 * widen(w[0]) + x1 * widen(w[1]);
+                for (sums, line) in sums.as_chunks_mut::<LINE>().0.iter_mut().zip(lines) {
+                    for (sum, w) in sums.iter_mut().zip(line.0.as_chunks::<DEPTH>().0) {
+                        *sum = *sum + widen(x[0]) * widen(w[0]) + widen(x[1]) * widen(w[1]);
+                    }
                 }
             }
         }

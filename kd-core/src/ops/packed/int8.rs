@@ -266,20 +266,26 @@ impl<'a> Product<'a> {
     #[inline(always)]
     unsafe fn block(&self, rows: Range<usize>, panels: Range<usize>, sums: impl Fn(Tile, &mut Sums)) {
         let (mut buffer, mut values) = (Sums([0; TILE]), [[0f32; PANEL]; TILE / PANEL]);
-        for_each_tile(rows, panels, |tile| {
-            sums(tile, &mut buffer);
-            let values = &mut values[..tile.rows * tile.panels];
-            for (idx, (values, sums)) in values.iter_mut().zip(buffer.0.as_chunks::<PANEL>().0).enumerate() {
-                let (step, zero) = self.x.grids[tile.row + idx / tile.panels];
-                let (totals, scales) = self.columns(tile.panel + idx % tile.panels);
-                for column in 0..PANEL {
-                    let sum = sums[column].wrapping_sub(zero.wrapping_mul(totals[column])); // see `WIDEST`
-                    values[column] = sum as f32 * scales[column] * step;
+        // Inlined into the caller, so that the instructions are its own.
+        for_each_tile(
+            rows,
+            panels,
+            #[inline(always)]
+            |tile| {
+                sums(tile, &mut buffer);
+                let values = &mut values[..tile.rows * tile.panels];
+                for (idx, (values, sums)) in values.iter_mut().zip(buffer.0.as_chunks::<PANEL>().0).enumerate() {
+                    let (step, zero) = self.x.grids[tile.row + idx / tile.panels];
+                    let (totals, scales) = self.columns(tile.panel + idx % tile.panels);
+                    for column in 0..PANEL {
+                        let sum = sums[column].wrapping_sub(zero.wrapping_mul(totals[column])); // see `WIDEST`
+                        values[column] = sum as f32 * scales[column] * step;
+                    }
                 }
-            }
-            // SAFETY: the caller's promise, and tiles of a block are disjoint.
-            unsafe { self.out.write(tile, values) };
-        });
+                // SAFETY: the caller's promise, and tiles of a block are disjoint.
+                unsafe { self.out.write(tile, values) };
+            },
+        );
     }
 
     /// Totals and scales of a panel.
@@ -307,9 +313,12 @@ impl<'a> Product<'a> {
             for (panel, sums) in (tile.panel..tile.panel + tile.panels).zip(sums.chunks_exact_mut(PANEL)) {
                 sums.fill(0);
                 for (x, lines) in self.row(row).chunks_exact(DEPTH).zip(self.panel(panel).chunks_exact(PANEL / LINE)) {
-                    let columns = lines.iter().flat_map(|line| line.0.chunks_exact(DEPTH));
-                    for (sum, q) in sums.iter_mut().zip(columns) {
-                        *sum += x.iter().zip(q).map(|(&x, &q)| i32::from(x) * i32::from(q)).sum::<i32>();
+                    for (sums, line) in sums.chunks_exact_mut(LINE).zip(lines) {
+                        for (idx, &x) in x.iter().enumerate() {
+                            for (sum, q) in sums.iter_mut().zip(line.0.as_chunks::<DEPTH>().0) {
+                                *sum += i32::from(i16::from(x) * i16::from(q[idx])); // at most 255 · 127
+                            }
+                        }
                     }
                 }
             }

@@ -146,10 +146,10 @@ fn piece_avx_vnni<const R: usize>(product: &Product<'_>, piece: Piece, sums: &mu
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn block_avx2(product: &Product<'_>, rows: Range<usize>, panels: Range<usize>) {
     let sums = |tile: Tile, sums: &mut Sums| {
-        Piece::for_each(tile, 3, |piece, rows| match rows {
+        // 8 sums, 4 weights and an input: a third row would be more than the 16 registers.
+        Piece::for_each(tile, 2, |piece, rows| match rows {
             1 => piece_avx2::<1>(product, piece, sums),
-            2 => piece_avx2::<2>(product, piece, sums),
-            _ => piece_avx2::<3>(product, piece, sums),
+            _ => piece_avx2::<2>(product, piece, sums),
         });
     };
     // SAFETY: the caller's promise.
