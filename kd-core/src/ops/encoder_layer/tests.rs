@@ -203,7 +203,8 @@ fn errors_name_what_was_found() {
         change(&mut layer);
         encoder_layer(&good[0], &mask(), &layer, TRAIN).unwrap_err().to_string()
     };
-    let cases: [(&dyn Fn(&mut EncoderLayer), &str); 5] = [
+    type Change<'a> = &'a dyn Fn(&mut EncoderLayer);
+    let cases: [(Change<'_>, &str); 5] = [
         (&|layer| layer.heads = 4, "hidden size 6, found 4"),
         (&|layer| layer.eps = f64::NAN, "found NaN"),
         (&|layer| layer.hidden_dropout = 1.0, "[0, 1), found 1"),
