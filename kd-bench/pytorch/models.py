@@ -77,14 +77,17 @@ def encoder(tensors, config):
 
 def prepare_encoder(tensors, params):
     model, ids = encoder(tensors, params["config"]).eval(), tensors["ids"]
-    if params.get("int8"):
+    precision = params.get("precision", "F32")
+    if precision == "Int8":
         model = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, torch.qint8)
+    elif precision == "Bf16":
+        model = model.to(torch.bfloat16)
 
     def call():
         with torch.inference_mode():
             return model(ids)
 
-    return lambda: {"hidden": call()}, call
+    return lambda: {"hidden": call().float()}, call
 
 
 def prepare_training(model, inputs, labels, params, name_of):

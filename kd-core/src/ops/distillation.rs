@@ -263,7 +263,11 @@ impl Distillation {
     fn forward<T: Float>(&self, student: &[T], teacher: Option<&[T]>, (rows, classes): (usize, usize)) -> Vec<Row<T>> {
         let one = |row: usize| {
             let at = row * classes..(row + 1) * classes;
-            forward_row(&student[at.clone()], teacher.map(|t| &t[at]), self.label(row), self.temperature)
+            let (student, teacher) = (&student[at.clone()], teacher.map(|teacher| &teacher[at]));
+            cpu::vectorized(
+                #[inline(always)]
+                || forward_row(student, teacher, self.label(row), self.temperature),
+            )
         };
         let per_task = cpu::rows_per_task(classes);
         if rows <= per_task {

@@ -95,7 +95,11 @@ impl Mask {
     pub(crate) fn tensor(&self, x: &Tensor) -> Result<Tensor> {
         let ones = Self { scale: 1.0, ..*self };
         let mut kept = vec![1f32; x.elem_count()];
-        cpu::par_elements(&mut kept, |start, kept| ones.apply(start as u64, kept));
+        cpu::par_elements(
+            &mut kept,
+            #[inline(always)]
+            |start, kept| ones.apply(start as u64, kept),
+        );
         cpu::tensor(kept, x.shape())?.to_device(x.device())?.to_dtype(x.dtype())? * self.scale
     }
 

@@ -77,43 +77,53 @@ impl Softmax {
     fn forward<T: Float>(self, x: &[T], width: usize) -> CpuStorage {
         // SAFETY: the loop writes every row.
         let mut y = unsafe { cpu::uninit::<T>(x.len()) };
-        cpu::par_rows(&mut y, width, |first_row, y| {
-            let x = &x[first_row * width..][..y.len()];
-            for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                if self.log {
-                    let max = cpu::max(x);
-                    let shift = max + cpu::sum_map(x, |x| (x - max).exp()).ln();
-                    for (y, &x) in y.iter_mut().zip(x) {
-                        *y = x - shift;
+        cpu::par_rows(
+            &mut y,
+            width,
+            #[inline(always)]
+            |first_row, y| {
+                let x = &x[first_row * width..][..y.len()];
+                for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                    if self.log {
+                        let max = cpu::max(x);
+                        let shift = max + cpu::sum_map(x, |x| (x - max).exp()).ln();
+                        for (y, &x) in y.iter_mut().zip(x) {
+                            *y = x - shift;
+                        }
+                    } else {
+                        y.copy_from_slice(x);
+                        softmax_row(y);
                     }
-                } else {
-                    y.copy_from_slice(x);
-                    softmax_row(y);
                 }
-            }
-        });
+            },
+        );
         cpu::storage(y)
     }
 
     fn backward<T: Float>(self, y: &[T], dy: &[T], width: usize) -> Vec<T> {
         // SAFETY: the loop writes every row.
         let mut dx = unsafe { cpu::uninit::<T>(y.len()) };
-        cpu::par_rows(&mut dx, width, |first_row, dx| {
-            let (y, dy) = (&y[first_row * width..][..dx.len()], &dy[first_row * width..][..dx.len()]);
-            for ((dx, y), dy) in dx.chunks_exact_mut(width).zip(y.chunks_exact(width)).zip(dy.chunks_exact(width)) {
-                if self.log {
-                    let sum = cpu::sum(dy);
-                    for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
-                        *dx = dy - y.exp() * sum;
-                    }
-                } else {
-                    let sum = cpu::dot(y, dy);
-                    for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
-                        *dx = y * (dy - sum);
+        cpu::par_rows(
+            &mut dx,
+            width,
+            #[inline(always)]
+            |first_row, dx| {
+                let (y, dy) = (&y[first_row * width..][..dx.len()], &dy[first_row * width..][..dx.len()]);
+                for ((dx, y), dy) in dx.chunks_exact_mut(width).zip(y.chunks_exact(width)).zip(dy.chunks_exact(width)) {
+                    if self.log {
+                        let sum = cpu::sum(dy);
+                        for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
+                            *dx = dy - y.exp() * sum;
+                        }
+                    } else {
+                        let sum = cpu::dot(y, dy);
+                        for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
+                            *dx = y * (dy - sum);
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
         dx
     }
 }

@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, InplaceOp2, Layout, Result, bail};
 use rayon::prelude::*;
 
 use super::CHUNK;
+use crate::ops::cpu::vectorized;
 
 /// Numbers of one step. In f32 `1 - 0.999` would be off by 1e-5 of its value, so `take` comes from outside.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +58,12 @@ impl InplaceOp2 for All<'_> {
         let (m, v) = &mut *moments;
         let chunks = weights.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));
         let chunks = chunks.zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)));
-        chunks.for_each(|((weights, gradient), (m, v))| self.rule.apply(weights, gradient, m, v));
+        chunks.for_each(|((weights, gradient), (m, v))| {
+            vectorized(
+                #[inline(always)]
+                || self.rule.apply(weights, gradient, m, v),
+            );
+        });
         Ok(())
     }
 }
@@ -90,7 +96,11 @@ impl InplaceOp2 for Rows<'_> {
                 let row = self.ids[idx] as usize - task * rows;
                 let at = row * width..(row + 1) * width;
                 let gradient = &gradient[idx * width..(idx + 1) * width];
-                self.rule.apply(&mut weights[at.clone()], gradient, &mut m[at.clone()], &mut v[at]);
+                let (weights, m, v) = (&mut weights[at.clone()], &mut m[at.clone()], &mut v[at]);
+                vectorized(
+                    #[inline(always)]
+                    || self.rule.apply(weights, gradient, m, v),
+                );
             }
         });
         Ok(())

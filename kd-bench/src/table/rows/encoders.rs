@@ -6,6 +6,8 @@ use candle_core::{DType, Device, Result, Tensor};
 use kd_core::batch::{Rows, Sequence, Tokens};
 use kd_core::losses::cross_entropy;
 use kd_core::model::{Mode, Student};
+use kd_core::ops;
+use kd_core::ops::packed::Precision;
 use kd_core::optim::{AdamW, AdamWConfig};
 use kd_core::variables::Variables;
 use kd_teachers::config::EncoderConfig;
@@ -24,7 +26,10 @@ pub(super) fn rows() -> Vec<Row> {
     let (base, small, short) = (shape(12, 768), shape(6, 384), shape(3, 768));
     let mut rows = Vec::new();
     for (config, target) in [(&base, Some(0.85)), (&small, None), (&short, None)] {
-        rows.extend([1, 8, 32].map(|batch| forward(config, batch).target(target)));
+        rows.extend([1, 8, 32].map(|batch| forward(config, batch, Precision::F32).target(target)));
+    }
+    for (precision, target) in [(Precision::Int8, Some(1.0)), (Precision::Bf16, None)] {
+        rows.extend([1, 8, 32].map(|batch| forward(&base, batch, precision).target(target)));
     }
     rows.push(training("BERT-3", &short, 32, 64));
     rows.push(training("BERT-3", &short, 32, 128).target(0.8));
@@ -57,23 +62,29 @@ fn sequence(config: &EncoderConfig, batch: usize, len: usize) -> Result<Sequence
     })
 }
 
-/// An encoder of weights that are not trained, its forward pass, and what PyTorch needs for the same.
-pub(super) fn encoder_work(config: &EncoderConfig, batch: usize, len: usize) -> Result<Work> {
+/// A packed encoder, its forward pass, and what PyTorch needs for the same.
+pub(super) fn encoder_work(config: &EncoderConfig, batch: usize, len: usize, precision: Precision) -> Result<Work> {
     let variables = Variables::new(0, DType::F32, &Device::Cpu);
     Encoder::new(config, variables.builder())?;
     let weights = frozen(&variables)?;
-    let encoder = Encoder::new(config, builder(&weights))?;
+    let encoder = Encoder::new(config, builder(&weights))?.pack(precision)?;
     let sequence = sequence(config, batch, len)?;
     let inputs = with_weights(weights, [("ids", &sequence.ids)]);
     Ok(Work::new(inputs, move || Ok(named([("hidden", &encoder.forward(&sequence, Mode::Eval)?)]))))
 }
 
-fn forward(config: &EncoderConfig, batch: usize) -> Row {
-    let name = format!("encoder {}x{} forward, batch {batch}x{LEN}", config.layers, config.hidden);
-    let params = json!({"config": torch_config(config)});
+/// In int8 and bf16 both sides round, each in its own way; outputs are compared with each other and so only roughly.
+fn forward(config: &EncoderConfig, batch: usize, precision: Precision) -> Row {
+    let (suffix, tolerance) = match precision {
+        Precision::F32 => ("", 1e-3),
+        Precision::Bf16 => (", bf16", 0.05),
+        Precision::Int8 => (", int8", 0.25),
+    };
+    let name = format!("encoder {}x{} forward{suffix}, batch {batch}x{LEN}", config.layers, config.hidden);
+    let params = json!({"config": torch_config(config), "precision": format!("{precision:?}")});
     let config = config.clone();
-    let row = Row::new(name, "encoder", params, move || encoder_work(&config, batch, LEN));
-    Row { tolerance: 1e-3, ..row }
+    let row = Row::new(name, "encoder", params, move || encoder_work(&config, batch, LEN, precision));
+    Row { tolerance, ..row }
 }
 
 /// Forward with dropout 0.1, cross-entropy over the tags of all tokens, backward and AdamW.
@@ -122,7 +133,7 @@ pub(super) fn training_work(
     let (loss_of, checked) = (Rc::clone(&loss), checked.to_vec());
     let check = move || {
         let loss = loss_of(Mode::Eval)?;
-        let gradients = loss.backward()?;
+        let gradients = ops::backward(&loss)?;
         let mut outputs = named([("loss", &loss)]);
         for (name, variable) in variables.named().into_iter().filter(|(name, _)| checked.contains(name)) {
             let Some(gradient) = gradients.get(variable.as_tensor()) else {
@@ -135,7 +146,7 @@ pub(super) fn training_work(
     let mut seed = 0;
     let call = move || {
         seed += 1;
-        let gradients = loss(Mode::Train { seed })?.backward()?;
+        let gradients = ops::backward(&loss(Mode::Train { seed })?)?;
         optimizer.step(&gradients, 1.0, 1.0)
     };
     Ok(Work { inputs, check: Box::new(check), call: Box::new(call) })

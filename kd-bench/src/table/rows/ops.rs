@@ -87,7 +87,7 @@ impl Op {
             let (variables, seed) = (tensors.clone(), gradient.clone());
             let call = move || -> Result<GradStore> {
                 let y = run(&variables)?;
-                if is_loss { y.backward() } else { y.apply_op1(Gradient(seed.clone()))?.backward() }
+                kd_core::ops::backward(&if is_loss { y } else { y.apply_op1(Gradient(seed.clone()))? })
             };
             let check = {
                 let call = call.clone();
@@ -217,8 +217,8 @@ fn knowledge_distillation(rows: usize, classes: usize) -> Op {
         Ok(named([("student", &student), ("teacher", &teacher), ("labels", &ids(3, rows, classes as u64)?)]))
     };
     Op::new(format!("kd loss {rows}x{classes}"), "knowledge_distillation", &["student"], inputs, |t| {
-        let soft = losses::kl_divergence(&t["student"], &t["teacher"], TEMPERATURE)?;
-        (losses::cross_entropy(&t["student"], &t["labels"])? * 0.5)? + (soft * 0.5)?
+        let (hard, soft) = losses::distillation(&t["student"], &t["teacher"], &t["labels"], TEMPERATURE)?;
+        (hard * 0.5)? + (soft * 0.5)?
     })
 }
 
@@ -255,7 +255,7 @@ fn adamw() -> Row {
             variables.push((format!("w{idx}"), variable));
             inputs.extend([(format!("w{idx}"), weight), (format!("g{idx}"), gradient)]);
         }
-        let gradients = Rc::new(loss.backward()?);
+        let gradients = Rc::new(kd_core::ops::backward(&loss)?);
         let optimizer = AdamW::new(variables.clone(), config).map_err(candle_core::Error::wrap)?;
         let optimizer = Rc::new(std::cell::RefCell::new(optimizer));
         let (in_check, for_check) = (Rc::clone(&optimizer), Rc::clone(&gradients));

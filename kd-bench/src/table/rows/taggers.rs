@@ -4,6 +4,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 use kd_core::batch::{Rows, Sequence, Tokens};
 use kd_core::model::{Mode, Student};
+use kd_core::ops::packed::Precision;
 use kd_core::optim::AdamWConfig;
 use kd_core::variables::{Variables, mix};
 use kd_students::bundle::{Bundle, BundleOptions, Description, StudentConfig, save};
@@ -126,7 +127,7 @@ fn against_bert(batch: usize) -> Row {
     let params = json!({"config": torch_config(&config)});
     let name = format!("tagger against PyTorch's BERT-base ({PIECES} pieces), batch {batch}x{WORDS} words");
     let row = Row::new(name, "encoder", params, move || {
-        let bert = encoder_work(&config, batch, PIECES)?;
+        let bert = encoder_work(&config, batch, PIECES, Precision::F32)?;
         Ok(Work { call: forward_work(batch)?.call, ..bert })
     });
     Row { tolerance: 1e-3, ..row }

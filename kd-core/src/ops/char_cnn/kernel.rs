@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::super::cpu::{CHUNK, Float, Matrix, MatrixMut, Threads, matmul};
+use super::super::cpu::{CHUNK, Float, Matrix, MatrixMut, Threads, matmul, vectorized};
 use super::words::Words;
 
 /// Words, and in the backward pass filters, that one task works on.
@@ -128,19 +128,26 @@ impl<T: Float> Shares<T> {
         }
     }
 
+    fn vectorized_piece(&self, words: &Words, first_word: usize, out: &mut [T], peaks: &mut [u32]) {
+        vectorized(
+            #[inline(always)]
+            || self.piece(words, first_word, out, peaks),
+        );
+    }
+
     /// `(words, filters)`, and if `peaks` is not empty, at which character each value is.
     pub(super) fn words(&self, words: &Words, out: &mut [T], peaks: &mut [u32]) {
         let piece = PIECE * self.filters;
         if out.len() <= CHUNK {
             if !out.is_empty() {
-                self.piece(words, 0, out, peaks);
+                self.vectorized_piece(words, 0, out, peaks);
             }
         } else if peaks.is_empty() {
             let pieces = out.par_chunks_mut(piece).enumerate();
-            pieces.for_each(|(idx, out)| self.piece(words, idx * PIECE, out, &mut []));
+            pieces.for_each(|(idx, out)| self.vectorized_piece(words, idx * PIECE, out, &mut []));
         } else {
             let pieces = out.par_chunks_mut(piece).zip(peaks.par_chunks_mut(piece)).enumerate();
-            pieces.for_each(|(idx, (out, peaks))| self.piece(words, idx * PIECE, out, peaks));
+            pieces.for_each(|(idx, (out, peaks))| self.vectorized_piece(words, idx * PIECE, out, peaks));
         }
     }
 }

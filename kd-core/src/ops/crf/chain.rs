@@ -1,5 +1,6 @@
 //! The recursions of one sequence, in f64, and their derivatives.
 
+use super::super::cpu::vectorized;
 use super::double::exp;
 use super::step::{LANES, Step, Work, log_sum_exp, place};
 
@@ -82,52 +83,67 @@ impl Chain {
 
     /// `log Σ exp` of the scores of all paths that end in each class at each word.
     pub(super) fn alphas(&self, emissions: &[f64]) -> Vec<f64> {
-        let lanes = self.lanes;
-        let mut alphas = emissions.to_vec();
-        let mut work = Work::new(lanes);
-        let mut stepped = self.start.clone();
-        for t in 0..alphas.len() / lanes {
-            if t > 0 {
-                self.forward.forward(&alphas[(t - 1) * lanes..t * lanes], &mut stepped, &mut work);
-            }
-            add(&mut alphas[t * lanes..], &stepped);
-        }
-        alphas
+        vectorized(
+            #[inline(always)]
+            || {
+                let lanes = self.lanes;
+                let mut alphas = emissions.to_vec();
+                let mut work = Work::new(lanes);
+                let mut stepped = self.start.clone();
+                for t in 0..alphas.len() / lanes {
+                    if t > 0 {
+                        self.forward.forward(&alphas[(t - 1) * lanes..t * lanes], &mut stepped, &mut work);
+                    }
+                    add(&mut alphas[t * lanes..], &stepped);
+                }
+                alphas
+            },
+        )
     }
 
     /// Gradients of emissions and transitions from those of the alphas, which are used up.
     pub(super) fn alphas_backward(&self, alphas: &[f64], mut d_alphas: Vec<f64>, row: usize, into: &mut Gradients) {
-        let (classes, lanes) = (self.classes, self.lanes);
-        let mut work = Work::new(lanes);
-        for t in (0..alphas.len() / lanes).rev() {
-            let (before, d_alpha) = d_alphas.split_at_mut(t * lanes);
-            let d_alpha = &d_alpha[..lanes];
-            add(&mut into.emissions[(row + t) * classes..], &d_alpha[..classes]);
-            if t == 0 {
-                add(&mut into.transitions[classes * classes..], &d_alpha[..classes]);
-            } else {
-                let previous = (t - 1) * lanes..t * lanes;
-                let d_weights = (into.factors[0].as_mut_slice(), into.transitions.as_mut_slice());
-                let (alpha, d_before) = (&alphas[previous.clone()], &mut before[previous]);
-                self.forward.backward(&self.backward, alpha, d_alpha, d_before, d_weights, &mut work);
-            }
-        }
+        vectorized(
+            #[inline(always)]
+            || {
+                let (classes, lanes) = (self.classes, self.lanes);
+                let mut work = Work::new(lanes);
+                for t in (0..alphas.len() / lanes).rev() {
+                    let (before, d_alpha) = d_alphas.split_at_mut(t * lanes);
+                    let d_alpha = &d_alpha[..lanes];
+                    add(&mut into.emissions[(row + t) * classes..], &d_alpha[..classes]);
+                    if t == 0 {
+                        add(&mut into.transitions[classes * classes..], &d_alpha[..classes]);
+                    } else {
+                        let previous = (t - 1) * lanes..t * lanes;
+                        let d_weights = (into.factors[0].as_mut_slice(), into.transitions.as_mut_slice());
+                        let (alpha, d_before) = (&alphas[previous.clone()], &mut before[previous]);
+                        self.forward.backward(&self.backward, alpha, d_alpha, d_before, d_weights, &mut work);
+                    }
+                }
+            },
+        )
     }
 
     /// `log Σ exp` of what follows each class at each word.
     pub(super) fn betas(&self, emissions: &[f64]) -> Vec<f64> {
-        let (lanes, len) = (self.lanes, emissions.len() / self.lanes);
-        let mut betas = vec![0.0; emissions.len()];
-        let (mut work, mut next) = (Work::new(lanes), vec![0.0; lanes]);
-        for t in (0..len).rev() {
-            if t + 1 == len {
-                betas[t * lanes..].copy_from_slice(&self.end);
-            } else {
-                self.next(emissions, &betas, t + 1, &mut next);
-                self.backward.forward(&next, &mut betas[t * lanes..(t + 1) * lanes], &mut work);
-            }
-        }
-        betas
+        vectorized(
+            #[inline(always)]
+            || {
+                let (lanes, len) = (self.lanes, emissions.len() / self.lanes);
+                let mut betas = vec![0.0; emissions.len()];
+                let (mut work, mut next) = (Work::new(lanes), vec![0.0; lanes]);
+                for t in (0..len).rev() {
+                    if t + 1 == len {
+                        betas[t * lanes..].copy_from_slice(&self.end);
+                    } else {
+                        self.next(emissions, &betas, t + 1, &mut next);
+                        self.backward.forward(&next, &mut betas[t * lanes..(t + 1) * lanes], &mut work);
+                    }
+                }
+                betas
+            },
+        )
     }
 
     /// Gradients of emissions and transitions from those of the betas, which are used up.
@@ -139,24 +155,30 @@ impl Chain {
         row: usize,
         into: &mut Gradients,
     ) {
-        let (classes, lanes, len) = (self.classes, self.lanes, emissions.len() / self.lanes);
-        let (mut work, mut next, mut d_next) = (Work::new(lanes), vec![0.0; lanes], vec![0.0; lanes]);
-        for t in 0..len {
-            let (d_beta, after) = d_betas.split_at_mut((t + 1) * lanes);
-            let d_beta = &d_beta[t * lanes..];
-            if t + 1 == len {
-                add(&mut into.transitions[(classes + 1) * classes..], &d_beta[..classes]);
-            } else {
-                self.next(emissions, betas, t + 1, &mut next);
-                d_next.fill(0.0);
-                let d_weights = (into.factors[1].as_mut_slice(), into.transposed.as_mut_slice());
-                self.backward.backward(&self.forward, &next, d_beta, &mut d_next, d_weights, &mut work);
-                add(&mut into.emissions[(row + t + 1) * classes..], &d_next[..classes]);
-                add(after, &d_next);
-            }
-        }
+        vectorized(
+            #[inline(always)]
+            || {
+                let (classes, lanes, len) = (self.classes, self.lanes, emissions.len() / self.lanes);
+                let (mut work, mut next, mut d_next) = (Work::new(lanes), vec![0.0; lanes], vec![0.0; lanes]);
+                for t in 0..len {
+                    let (d_beta, after) = d_betas.split_at_mut((t + 1) * lanes);
+                    let d_beta = &d_beta[t * lanes..];
+                    if t + 1 == len {
+                        add(&mut into.transitions[(classes + 1) * classes..], &d_beta[..classes]);
+                    } else {
+                        self.next(emissions, betas, t + 1, &mut next);
+                        d_next.fill(0.0);
+                        let d_weights = (into.factors[1].as_mut_slice(), into.transposed.as_mut_slice());
+                        self.backward.backward(&self.forward, &next, d_beta, &mut d_next, d_weights, &mut work);
+                        add(&mut into.emissions[(row + t + 1) * classes..], &d_next[..classes]);
+                        add(after, &d_next);
+                    }
+                }
+            },
+        )
     }
 
+    #[inline(always)]
     fn next(&self, emissions: &[f64], betas: &[f64], t: usize, next: &mut [f64]) {
         let at = t * self.lanes..(t + 1) * self.lanes;
         for ((next, e), b) in next.iter_mut().zip(&emissions[at.clone()]).zip(&betas[at]) {

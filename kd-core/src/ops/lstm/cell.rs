@@ -2,17 +2,18 @@
 
 use super::super::cpu::Float;
 
-/// Activates the gates in place and makes the new cell and state.
+/// Activates the gates in place, turns the past cell into the new one, and writes the new state.
 #[inline(always)]
-pub(super) fn cell<T: Float>(gates: &mut [T], past_cell: &[T], cell: &mut [T], state: &mut [T]) {
+pub(super) fn cell<T: Float>(gates: &mut [T], cell: &mut [T], state: &mut [T]) {
     let hidden = state.len();
-    let (i_f, rest) = gates.split_at_mut(2 * hidden);
+    let (i, rest) = gates.split_at_mut(hidden);
+    let (f, rest) = rest.split_at_mut(hidden);
     let (g, o) = rest.split_at_mut(hidden);
-    map(i_f, T::sigmoid);
+    map(i, T::sigmoid);
+    map(f, T::sigmoid);
     map(g, T::tanh);
     map(o, T::sigmoid);
-    let (i, f) = i_f.split_at(hidden);
-    new_cell(i, f, g, past_cell, cell);
+    new_cell(i, f, g, cell);
     state.copy_from_slice(cell);
     map(state, T::tanh);
     scale(state, o);
@@ -31,11 +32,11 @@ fn scale<T: Float>(values: &mut [T], factors: &[T]) {
 }
 
 #[inline(always)]
-fn new_cell<T: Float>(i: &[T], f: &[T], g: &[T], past_cell: &[T], cell: &mut [T]) {
+fn new_cell<T: Float>(i: &[T], f: &[T], g: &[T], cell: &mut [T]) {
     let hidden = cell.len();
-    let (i, f, g, past_cell) = (&i[..hidden], &f[..hidden], &g[..hidden], &past_cell[..hidden]);
+    let (i, f, g) = (&i[..hidden], &f[..hidden], &g[..hidden]);
     for j in 0..hidden {
-        cell[j] = f[j] * past_cell[j] + i[j] * g[j];
+        cell[j] = f[j] * cell[j] + i[j] * g[j];
     }
 }
 

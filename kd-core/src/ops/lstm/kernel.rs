@@ -56,11 +56,20 @@ fn threads() -> Threads {
     if rayon::current_num_threads() > 2 { Threads::All } else { Threads::One }
 }
 
-/// States `(padded rows, 2 · hidden)`, and what the backward pass needs.
-pub(super) fn forward<T: Float>(plan: &Plan, xs: &[T], directions: [&Direction<T>; 2]) -> (Vec<T>, [Saved<T>; 2]) {
+/// Sequences, on average over the steps, from which a step multiplies its own inputs instead of all steps' at once: then
+/// the gates stay in the cache from there to the end of the step, and the weights are read at every step.
+const MANY: usize = 8;
+
+/// States `(padded rows, 2 · hidden)`, and if `keep` what the backward pass needs.
+pub(super) fn forward<T: Float>(
+    plan: &Plan,
+    xs: &[T],
+    directions: [&Direction<T>; 2],
+    keep: bool,
+) -> (Vec<T>, [Saved<T>; 2]) {
     let [first, second] = directions;
     let ((states0, saved0), (states1, saved1)) =
-        join(|| run(plan, &plan.rows[0], xs, first), || run(plan, &plan.rows[1], xs, second));
+        join(|| run(plan, &plan.rows[0], xs, first, keep), || run(plan, &plan.rows[1], xs, second, keep));
     let (_, hidden) = first.sizes();
     let len = plan.padded_rows * 2 * hidden;
     // SAFETY: without padding, the loop writes every row.
@@ -73,35 +82,50 @@ pub(super) fn forward<T: Float>(plan: &Plan, xs: &[T], directions: [&Direction<T
     (out, [saved0, saved1])
 }
 
-fn run<T: Float>(plan: &Plan, rows: &[usize], xs: &[T], weights: &Direction<T>) -> (Vec<T>, Saved<T>) {
+/// What is not kept for a backward pass has room for one step only.
+fn run<T: Float>(plan: &Plan, rows: &[usize], xs: &[T], weights: &Direction<T>, keep: bool) -> (Vec<T>, Saved<T>) {
     let ((input, hidden), total) = (weights.sizes(), plan.total());
-    let packed = gather(xs, input, rows);
-    // SAFETY: the product writes every value.
-    let mut gates = unsafe { uninit::<T>(total * 4 * hidden) };
-    let (projections, inputs) =
-        (MatrixMut::new(&mut gates, total, 4 * hidden, 4 * hidden), Matrix::new(&packed, total, input, input));
-    matmul_packed(projections, inputs, &weights.ih, Start::Bias(&weights.bias), threads());
+    let at_once = total < MANY * plan.steps();
+    let room = |whole: bool| if whole { total } else { plan.alive() };
     // SAFETY: each step writes its rows.
-    let (mut cells, mut states) = unsafe { (uninit::<T>(total * hidden), uninit::<T>(total * hidden)) };
-    let origin = vec![T::zero(); hidden];
+    let (mut gates, mut states) =
+        unsafe { (uninit::<T>(room(keep || at_once) * 4 * hidden), uninit::<T>(total * hidden)) };
+    let mut cells = vec![T::zero(); room(keep) * hidden];
+    let mut inputs = Vec::new();
+    let mut project = |gates: &mut [T], rows: &[usize]| {
+        gather(&mut inputs, xs, input, rows);
+        let target = MatrixMut::new(gates, rows.len(), 4 * hidden, 4 * hidden);
+        let inputs = Matrix::new(&inputs, rows.len(), input, input);
+        matmul_packed(target, inputs, &weights.ih, Start::Bias(&weights.bias), threads());
+    };
+    if at_once {
+        project(&mut gates, rows);
+    }
     for step in 0..plan.steps() {
         let at = plan.step(step);
-        let before = if step == 0 { 0 } else { plan.step(step - 1).start };
-        let gates = &mut gates[at.start * 4 * hidden..at.end * 4 * hidden];
+        let first = if keep || at_once { at.start } else { 0 };
+        let gates = &mut gates[first * 4 * hidden..(first + at.len()) * 4 * hidden];
+        if !at_once {
+            project(gates, &rows[at.clone()]);
+        }
         let (past_states, states) = states.split_at_mut(at.start * hidden);
-        let (past_cells, cells) = cells.split_at_mut(at.start * hidden);
         if step > 0 {
+            let before = plan.step(step - 1).start;
             let past = Matrix::new(&past_states[before * hidden..], at.len(), hidden, hidden);
             let target = MatrixMut::new(gates, at.len(), 4 * hidden, 4 * hidden);
             matmul_packed(target, past, &weights.hh, Start::Out, Threads::One);
+            if keep {
+                cells.copy_within(before * hidden..(before + at.len()) * hidden, at.start * hidden);
+            }
         }
+        let first = if keep { at.start } else { 0 };
+        let cells = &mut cells[first * hidden..(first + at.len()) * hidden];
         vectorized(
             #[inline(always)]
             || {
-                for row in 0..at.len() {
-                    let past_cell = if step == 0 { &origin } else { &past_cells[(before + row) * hidden..] };
-                    let own = row * hidden..(row + 1) * hidden;
-                    cell(&mut gates[4 * own.start..4 * own.end], past_cell, &mut cells[own.clone()], &mut states[own]);
+                let rows = gates.chunks_exact_mut(4 * hidden).zip(cells.chunks_exact_mut(hidden));
+                for ((gates, cells), states) in rows.zip(states.chunks_exact_mut(hidden)) {
+                    cell(gates, cells, states);
                 }
             },
         );
@@ -201,7 +225,8 @@ fn run_backward<T: Float>(
             );
         }
     }
-    let packed = gather(xs, input, rows);
+    let mut packed = Vec::new();
+    gather(&mut packed, xs, input, rows);
     let gates = Matrix::new(&d_gates, total, 4 * hidden, 4 * hidden);
     let inputs = Matrix::new(&packed, total, input, input);
     // SAFETY: the products write every value.
@@ -227,12 +252,12 @@ fn run_backward<T: Float>(
     (d_packed, d_weights)
 }
 
-fn gather<T: Float>(values: &[T], width: usize, rows: &[usize]) -> Vec<T> {
-    let mut packed = Vec::with_capacity(rows.len() * width);
+/// Fills `packed` with the given rows of `values`.
+fn gather<T: Float>(packed: &mut Vec<T>, values: &[T], width: usize, rows: &[usize]) {
+    packed.clear();
     for &row in rows {
         packed.extend_from_slice(&values[row * width..(row + 1) * width]);
     }
-    packed
 }
 
 fn add<T: Float>(sums: &mut [T], values: &[T]) {

@@ -134,7 +134,7 @@ fn check_lengths(xs: &Tensor, lengths: &[usize]) -> Result<()> {
 fn infer<T: Float>(xs: &Tensor, plan: &Plan, directions: [&LstmWeights; 2], hidden: usize) -> Result<Tensor> {
     let (batch, len, _) = xs.dims3()?;
     let [first, second] = directions.map(LstmWeights::pack::<T>);
-    let (out, _) = kernel::forward(plan, &values::<T>(xs)?, [&first?, &second?]);
+    let (out, _) = kernel::forward(plan, &values::<T>(xs)?, [&first?, &second?], false);
     tensor(out, (batch, len, 2 * hidden))
 }
 
@@ -173,7 +173,8 @@ impl PackedLayer {
         }
         check_lengths(xs, lengths)?;
         let xs = xs.contiguous()?;
-        let (out, _) = kernel::forward(&Plan::new(lengths, len), &values::<f32>(&xs)?, self.directions.each_ref());
+        let (out, _) =
+            kernel::forward(&Plan::new(lengths, len), &values::<f32>(&xs)?, self.directions.each_ref(), false);
         tensor(out, (batch, len, 2 * self.hidden))
     }
 }
@@ -229,7 +230,7 @@ struct Layer {
 impl Layer {
     fn forward<T: Keep>(&self, xs: &[T]) -> Result<CpuStorage> {
         let [first, second] = self.weights.each_ref().map(LstmWeights::pack::<T>);
-        let (out, saved) = kernel::forward(&self.plan, xs, [&first?, &second?]);
+        let (out, saved) = kernel::forward(&self.plan, xs, [&first?, &second?], true);
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = T::keep(saved);
         Ok(T::to_cpu_storage_owned(out))
     }

@@ -133,18 +133,23 @@ impl Rows {
         let stride = width.next_multiple_of(DEPTH);
         let mut values = vec![0; rows * stride];
         if width > 0 {
-            cpu::par_rows(&mut values, stride, |first_row, values| {
-                let x = &x[first_row * width..][..values.len() / stride * width];
-                match level {
-                    Level::Portable => round_rows(x, width, values, stride),
-                    // SAFETY: the level was detected.
-                    #[cfg(target_arch = "x86_64")]
-                    Level::Avx2 => unsafe { x86::round_rows_avx2(x, width, values, stride) },
-                    // SAFETY: the level was detected.
-                    #[cfg(target_arch = "x86_64")]
-                    Level::Avx512 => unsafe { x86::round_rows_avx512(x, width, values, stride) },
-                }
-            });
+            cpu::par_rows(
+                &mut values,
+                stride,
+                #[inline(always)]
+                |first_row, values| {
+                    let x = &x[first_row * width..][..values.len() / stride * width];
+                    match level {
+                        Level::Portable => round_rows(x, width, values, stride),
+                        // SAFETY: the level was detected.
+                        #[cfg(target_arch = "x86_64")]
+                        Level::Avx2 => unsafe { x86::round_rows_avx2(x, width, values, stride) },
+                        // SAFETY: the level was detected.
+                        #[cfg(target_arch = "x86_64")]
+                        Level::Avx512 => unsafe { x86::round_rows_avx512(x, width, values, stride) },
+                    }
+                },
+            );
         }
         Self { rows, stride, values }
     }
