@@ -30,7 +30,11 @@ pub(super) struct Op {
     pub(super) targets: [Option<f64>; 2],
     pub(super) inputs: Rc<dyn Fn() -> Result<Tensors>>,
     pub(super) run: fn(&Tensors) -> Result<Tensor>,
+    /// The forward pass with everything made that a deployed model makes once; `run` if there is nothing.
+    pub(super) prepare: Option<fn(&Tensors) -> Result<Forward>>,
 }
+
+pub(super) type Forward = Rc<dyn Fn() -> Result<Tensor>>;
 
 impl Op {
     pub(super) fn new(
@@ -40,7 +44,7 @@ impl Op {
         inputs: impl Fn() -> Result<Tensors> + 'static,
         run: fn(&Tensors) -> Result<Tensor>,
     ) -> Self {
-        Self { name: name.into(), torch, leaves, targets: [None; 2], inputs: Rc::new(inputs), run }
+        Self { name: name.into(), torch, leaves, targets: [None; 2], inputs: Rc::new(inputs), run, prepare: None }
     }
 
     pub(super) fn targets(self, forward: impl Into<Option<f64>>, both: impl Into<Option<f64>>) -> Self {
@@ -48,7 +52,7 @@ impl Op {
     }
 
     pub(super) fn rows(self) -> [Row; 2] {
-        let Self { name, torch, leaves, targets, inputs, run } = self;
+        let Self { name, torch, leaves, targets, inputs, run, prepare } = self;
         // Two draws cannot be compared: only what they keep of a tensor, in the mean over millions of values.
         let of_chance = torch == "dropout";
         let params = |leaves: &[&str]| json!({"op": torch, "leaves": leaves, "of_chance": of_chance});
@@ -61,8 +65,13 @@ impl Op {
         let forward = Rc::clone(&inputs);
         let forward = move || {
             let inputs = forward()?;
-            let tensors = inputs.clone();
-            let call = move || run(&tensors);
+            let call: Forward = match prepare {
+                Some(prepare) => prepare(&inputs)?,
+                None => {
+                    let tensors = inputs.clone();
+                    Rc::new(move || run(&tensors))
+                }
+            };
             let outputs = {
                 let (call, x) = (call.clone(), inputs.values().next().cloned());
                 move || {

@@ -1,10 +1,12 @@
 //! One bidirectional LSTM layer over 40 tokens at nine shapes, and the CRF's log-partition.
 
+use std::rc::Rc;
+
 use candle_core::{Result, Tensor};
 use kd_core::ops::crf::log_partition;
-use kd_core::ops::lstm::{LstmWeights, bidirectional};
+use kd_core::ops::lstm::{LstmWeights, PackedLayer, bidirectional};
 
-use super::ops::Op;
+use super::ops::{Forward, Op};
 use crate::table::inputs::{named, random};
 use crate::table::row::{Row, Tensors};
 
@@ -53,11 +55,12 @@ fn lstm(input: usize, hidden: usize, batch: usize) -> Op {
         (0..).zip(&LEAVES).map(draw).collect::<Result<Tensors>>()
     };
     let name = format!("bilstm i{input} h{hidden}, batch {batch}x{LEN}");
-    Op::new(name, "lstm", &LEAVES, inputs, run_lstm).targets(0.7, 0.8)
+    let op = Op::new(name, "lstm", &LEAVES, inputs, run_lstm).targets(0.7, 0.8);
+    Op { prepare: Some(pack_lstm), ..op }
 }
 
-fn run_lstm(t: &Tensors) -> Result<Tensor> {
-    let direction = |suffix: &str| {
+fn directions(t: &Tensors) -> [LstmWeights; 2] {
+    ["", "_reverse"].map(|suffix| {
         let weight = |kind: &str| t[&format!("{kind}{suffix}")].clone();
         LstmWeights {
             weight_ih: weight("weight_ih"),
@@ -65,9 +68,20 @@ fn run_lstm(t: &Tensors) -> Result<Tensor> {
             bias_ih: weight("bias_ih"),
             bias_hh: weight("bias_hh"),
         }
-    };
-    let lengths = vec![LEN; t["x"].dim(0)?];
-    bidirectional(&t["x"], &lengths, &direction(""), &direction("_reverse"))
+    })
+}
+
+fn run_lstm(t: &Tensors) -> Result<Tensor> {
+    let [forward, backward] = directions(t);
+    bidirectional(&t["x"], &vec![LEN; t["x"].dim(0)?], &forward, &backward)
+}
+
+/// As in a loaded student.
+fn pack_lstm(t: &Tensors) -> Result<Forward> {
+    let [forward, backward] = directions(t);
+    let (layer, x) = (PackedLayer::new(&forward, &backward)?, t["x"].clone());
+    let lengths = vec![LEN; x.dim(0)?];
+    Ok(Rc::new(move || layer.forward(&x, &lengths)))
 }
 
 fn crf(classes: usize) -> Op {

@@ -10,11 +10,17 @@ struct Line([f32; 16]);
 pub(super) struct Aligned(Vec<Line>);
 
 impl Aligned {
-    /// At least `len` values; those that were there before are kept, the others are anything.
+    /// `len` values, which are anything: they have to be written before they are read.
     pub(super) fn grow(&mut self, len: usize) -> &mut [f32] {
         let lines = len.div_ceil(16);
         if self.0.len() < lines {
-            self.0 = vec![Line([0.0; 16]); lines];
+            self.0 = Vec::with_capacity(lines);
+            // SAFETY: the capacity is there, and packing writes every value before a product reads it: clearing them
+            // first would cost as much.
+            #[allow(clippy::uninit_vec)]
+            unsafe {
+                self.0.set_len(lines);
+            }
         }
         // SAFETY: a `Line` is 16 values without padding.
         let values = unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast::<f32>(), self.0.len() * 16) };
