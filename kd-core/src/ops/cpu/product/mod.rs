@@ -246,11 +246,9 @@ unsafe fn multiply_rows(level: &Level, product: Product, panels: *const f32, str
     let (lhs, packed) = if lhs.row_stride == 1 && lhs.col_stride > 1 {
         let mut values = ROWS.take();
         let buffer = values.grow(rows * inner + pack::SLACK);
-        for tile in 0..tiles {
-            let (start, end) = (tile_start(tile), tile_start(tile + 1));
-            // SAFETY: the tile is inside the matrix.
-            unsafe { pack::columns(&mut buffer[start * inner..], lhs.at(start, 0), end - start, rows - start, inner) };
-        }
+        let starts: Vec<usize> = (0..=tiles).map(tile_start).collect();
+        // SAFETY: the columns are inside the matrix.
+        unsafe { pack::columns(buffer, lhs, &starts, inner) };
         let packed = Strided { values: buffer.as_ptr(), row_stride: inner, col_stride: 1 };
         scratch = Some(values);
         (packed, true)
@@ -308,27 +306,28 @@ mod tests {
         let levels = Level::all();
         assert!(!cfg!(target_feature = "avx2") || !levels.is_empty());
         for level in levels {
-            for (rows, inner, cols) in [(1, 5, 70), (2, 300, 33), (7, 1030, 100), (40, 64, 31), (200, 3, 16)] {
-                let lhs: Vec<f32> = (0..rows * inner).map(|idx| (idx % 7) as f32 - 3.0).collect();
+            for (rows, inner, cols) in
+                [(1, 5, 70), (2, 300, 33), (7, 1030, 100), (22, 9, 40), (40, 64, 31), (200, 3, 16)]
+            {
+                let value = |row: usize, k: usize| ((row * inner + k) % 7) as f32 - 3.0;
+                let lhs: Vec<f32> = (0..rows * inner).map(|idx| value(idx / inner, idx % inner)).collect();
+                let transposed: Vec<f32> = (0..rows * inner).map(|idx| value(idx % rows, idx / rows)).collect();
                 let rhs: Vec<f32> = (0..inner * cols).map(|idx| (idx % 5) as f32 - 2.0).collect();
-                let strided =
-                    |values: &[f32], row_stride| Strided { values: values.as_ptr(), row_stride, col_stride: 1 };
-                let mut out = vec![f32::NAN; rows * cols];
-                let product = Product {
-                    rows,
-                    cols,
-                    inner,
-                    scale: 0.5,
-                    start: Start::Zero,
-                    lhs: strided(&lhs, inner),
-                    out: out.as_mut_ptr(),
-                    out_row: cols,
+                let strided = |values: &[f32], row_stride, col_stride| Strided {
+                    values: values.as_ptr(),
+                    row_stride,
+                    col_stride,
                 };
-                // SAFETY: the sizes are those of the vectors, and `all` names what the machine has.
-                unsafe { Panels::for_level(level, strided(&rhs, cols), inner, cols).multiply(product, true) };
-                for (idx, &found) in out.iter().enumerate() {
-                    let sum: f32 = (0..inner).map(|k| lhs[idx / cols * inner + k] * rhs[k * cols + idx % cols]).sum();
-                    assert_eq!(found, 0.5 * sum, "{} lanes, {rows} x {inner} x {cols} at {idx}", level.lanes);
+                for lhs in [strided(&lhs, inner, 1), strided(&transposed, 1, rows)] {
+                    let mut out = vec![f32::NAN; rows * cols];
+                    let (start, target) = (Start::Zero, out.as_mut_ptr());
+                    let product = Product { rows, cols, inner, scale: 0.5, start, lhs, out: target, out_row: cols };
+                    // SAFETY: the sizes are those of the vectors, and `all` names what the machine has.
+                    unsafe { Panels::for_level(level, strided(&rhs, cols, 1), inner, cols).multiply(product, true) };
+                    for (idx, &found) in out.iter().enumerate() {
+                        let sum: f32 = (0..inner).map(|k| value(idx / cols, k) * rhs[k * cols + idx % cols]).sum();
+                        assert_eq!(found, 0.5 * sum, "{} lanes, {rows} x {inner} x {cols} at {idx}", level.lanes);
+                    }
                 }
             }
         }

@@ -92,26 +92,35 @@ pub(super) unsafe fn panel(panel: &mut [f32], width: usize, from: Strided, rows:
 /// Values that [`columns`] may write behind its last.
 pub(super) const SLACK: usize = 16;
 
-/// Writes `inner` columns of `height` neighbouring values one after another; `rows` values of each column are there.
+/// Writes `inner` columns of neighbouring values, cut into tiles that begin at `starts`, the last of which is the number of
+/// rows: for each tile its part of every column, one after another.
+///
+/// Column by column, because in a wide matrix each of them is on a page of its own.
 ///
 /// # Safety
 /// `from` must have as many columns and rows, with a row stride of 1.
-pub(super) unsafe fn columns(out: &mut [f32], from: Strided, height: usize, rows: usize, inner: usize) {
-    assert!(height <= 16 && out.len() >= height * inner + SLACK);
-    // SAFETY: the caller's promise and the assertion.
+pub(super) unsafe fn columns(out: &mut [f32], from: Strided, starts: &[usize], inner: usize) {
+    let rows = starts[starts.len() - 1];
+    assert!(out.len() >= rows * inner + SLACK);
+    let out = out.as_mut_ptr();
+    // SAFETY: the caller's promise and the assertion; a tile has at most 16 rows.
     unsafe {
-        let (mut to, mut from, stride) = (out.as_mut_ptr(), from.values, from.col_stride);
-        for _ in 0..inner {
-            if rows >= 16 {
-                // More than needed, in one move; the next column overwrites the rest.
-                to.cast::<[f32; 16]>().write_unaligned(from.cast::<[f32; 16]>().read_unaligned());
-            } else {
-                for row in 0..height {
-                    *to.add(row) = *from.add(row);
+        for col in 0..inner {
+            let from = from.at(0, col).values;
+            // The last columns of a tile must not reach into the next tile, whose first ones are there already.
+            for tile in starts.windows(2) {
+                let (start, height) = (tile[0], tile[1] - tile[0]);
+                let (to, from) = (out.add(start * inner + col * height), from.add(start));
+                let inside = tile[1] == rows || (inner - col) * height >= 16;
+                if start + 16 <= rows && inside {
+                    // More than needed, in one move; the next column overwrites the rest.
+                    to.cast::<[f32; 16]>().write_unaligned(from.cast::<[f32; 16]>().read_unaligned());
+                } else {
+                    for row in 0..height {
+                        *to.add(row) = *from.add(row);
+                    }
                 }
             }
-            to = to.add(height);
-            from = from.wrapping_add(stride);
         }
     }
 }
