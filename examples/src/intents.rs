@@ -8,6 +8,7 @@ use kd_core::batch::{Batch, Batches, Tokens};
 use kd_core::metrics::accuracy;
 use kd_core::model::{Mode, Output, Student};
 use kd_core::objective::{CrfTarget, Distillation};
+use kd_core::ops::packed::Precision;
 use kd_core::optim::AdamWConfig;
 use kd_core::schedule::Schedule;
 use kd_core::trainer::{Evaluation, Outcome, Trainer, TrainerConfig};
@@ -24,6 +25,7 @@ use kd_students::bundle::{self, BundleOptions, Description, StudentConfig};
 use kd_students::classifier::{Classifier, ClassifierConfig};
 use kd_students::encoder::WordEncoderConfig;
 use kd_students::lookup::{Kind, Lookup};
+use kd_teachers::encoder::PackedEncoder;
 use kd_teachers::heads::{HeadOptions, SequenceClassifier};
 use kd_teachers::hub::ModelFiles;
 
@@ -108,7 +110,7 @@ impl Draw {
 /// The fine-tuned encoder.
 #[derive(Debug)]
 pub struct Teacher {
-    classifier: SequenceClassifier,
+    classifier: SequenceClassifier<PackedEncoder>,
     /// Its values.
     pub variables: Variables,
     pieces: WordPieces,
@@ -151,6 +153,7 @@ impl Teacher {
         };
         let mut trainer = Trainer::new(&classifier, &variables, &Distillation::LABELS_ONLY, config)?;
         fit(&mut trainer, "teacher", settings.teacher_steps, &batches, None)?;
+        let classifier = classifier.pack(Precision::F32)?; // from here on it is only asked
         Ok(Self { classifier, variables, pieces, device: device.clone() })
     }
 

@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use kd_bench::latency::{Latency, measure as time};
 use kd_core::batch::{Rows, Sequence, Tokens};
 use kd_core::model::{Mode, Student};
+use kd_core::ops::packed::Precision;
 use kd_core::variables::Variables;
 use kd_data::encode::{Encode, EncodedWords};
 use kd_students::bundle::Bundle;
@@ -71,6 +72,7 @@ pub fn measure(
     };
 
     let (tagger, variables) = teacher.tagger(&data.classes, 0, device)?;
+    let tagger = tagger.pack(Precision::F32)?;
     let max_len = tagger.encoder().config().max_positions;
     let teacher_speed = speed(&variables, seconds, |batch| {
         let (sentences, tagger, pieces) = (of_size(batch), &tagger, &teacher.pieces);
@@ -84,6 +86,7 @@ pub fn measure(
     let variables = Variables::new(0, DType::F32, device);
     let base =
         TokenTagger::new(&EncoderConfig::bert_base(), data.classes.names(), &variables, &HeadOptions::default())?;
+    let base = base.pack(Precision::F32)?;
     let base_speed = speed(&variables, seconds, |batch| {
         let (base, tokens) = (&base, random_pieces(batch, device)?);
         Ok(move || finish(&base.forward(&tokens, Mode::Eval)?.detach().heads[0]))

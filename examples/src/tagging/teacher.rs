@@ -5,6 +5,7 @@ use candle_core::Device;
 use kd_core::batch::Batch;
 use kd_core::model::{Mode, Student};
 use kd_core::objective::Distillation;
+use kd_core::ops::packed::Precision;
 use kd_core::optim::AdamWConfig;
 use kd_core::schedule::Schedule;
 use kd_core::trainer::{Outcome, Trainer, TrainerConfig};
@@ -167,6 +168,7 @@ fn fine_tune_and_ask(
     }
     drop(progress);
 
+    let tagger = tagger.pack(Precision::F32)?; // from here on it is only asked
     let mut outputs = TeacherOutputs::new(classes.names().to_vec(), key)?;
     let mut progress = Progress::new("teacher's outputs", draw.data.len(), 0, "sentences");
     for examples in sequential(encoded.lengths(), 2048) {

@@ -1,0 +1,87 @@
+//! On a GPU every op gives the values and gradients that it gives on the CPU, to the accuracy of f32.
+//!
+//! Needs a CUDA device: `cargo test --release -p kd-core --features cuda --test cuda`.
+#![cfg(feature = "cuda")]
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use kd_core::model::Mode;
+use kd_core::ops::lstm::{LstmWeights, bidirectional};
+use kd_core::ops::{self, char_cnn::char_cnn, crf, distillation};
+use kd_core::testing::{assert_close, random};
+
+const TRAIN: Mode = Mode::Train { seed: 5 };
+
+/// Output and gradients of `inputs` on a device, brought back.
+fn run(inputs: &[Tensor], device: &Device, f: impl Fn(&[Tensor]) -> Result<Tensor>) -> Result<Vec<Tensor>> {
+    let vars = inputs.iter().map(|x| Var::from_tensor(&x.to_device(device)?)).collect::<Result<Vec<_>>>()?;
+    let tensors: Vec<_> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+    let y = f(&tensors)?;
+    let weights = random(99, y.shape())?.to_dtype(DType::F32)?.to_device(device)?;
+    let gradients = ops::backward(&(&y * weights)?.sum_all()?)?;
+    let gradients = vars.iter().map(|var| match gradients.get(var) {
+        Some(gradient) => gradient.to_device(&Device::Cpu),
+        None => candle_core::bail!("an input has no gradient"),
+    });
+    [y.to_device(&Device::Cpu)].into_iter().map(Ok).chain(gradients).collect()
+}
+
+fn check(name: &str, shapes: &[&[usize]], f: impl Fn(&[Tensor], &Device) -> Result<Tensor>) {
+    let inputs: Vec<_> =
+        (1..).zip(shapes).map(|(seed, &shape)| random(seed, shape).unwrap().to_dtype(DType::F32).unwrap()).collect();
+    let gpu = Device::new_cuda(0).expect("this test needs a CUDA device");
+    let expected = run(&inputs, &Device::Cpu, |x| f(x, &Device::Cpu)).unwrap();
+    let found = run(&inputs, &gpu, |x| f(x, &gpu)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    for (idx, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        assert_close(found, expected, 2e-4, 2e-4).unwrap_or_else(|error| panic!("{name}, output {idx}: {error}"));
+    }
+}
+
+fn mask(device: &Device) -> Result<Tensor> {
+    Tensor::new(&[[1u8, 1, 1, 1], [1, 1, 0, 0]], device)
+}
+
+#[test]
+fn ops_of_encoders() {
+    check("linear", &[&[2, 5, 3], &[4, 3], &[4]], |x, _| ops::linear(&x[0], &x[1], Some(&x[2])));
+    check("linear, transposed input", &[&[5, 2, 3], &[4, 3]], |x, _| ops::linear(&x[0].transpose(0, 1)?, &x[1], None));
+    check("linear_activation", &[&[2, 5, 3], &[4, 3], &[4]], |x, _| {
+        ops::linear_activation(&x[0], &x[1], &x[2], ops::Activation::Gelu)
+    });
+    check("layer_norm", &[&[2, 3, 6], &[6], &[6]], |x, _| ops::layer_norm(&x[0], &x[1], &x[2], 1e-3));
+    check("layer_norm_residual", &[&[2, 3, 6], &[2, 3, 6], &[6], &[6]], |x, _| {
+        ops::layer_norm_residual(&x[0], &x[1], &x[2], &x[3], 1e-3, 0.3, TRAIN)
+    });
+    check("softmax", &[&[3, 20]], |x, _| ops::softmax(&x[0]));
+    check("log_softmax", &[&[3, 20]], |x, _| ops::log_softmax(&x[0]));
+    check("gelu", &[&[3, 20]], |x, _| ops::gelu(&x[0]));
+    check("dropout", &[&[3, 20]], |x, _| ops::dropout(&x[0], 0.4, TRAIN));
+    check("masked_softmax", &[&[2, 3, 4]], |x, device| ops::masked_softmax(&x[0], 0.7, &mask(device)?, 0.3, TRAIN));
+    check("attention", &[&[2, 4, 6], &[2, 4, 6], &[2, 4, 6]], |x, device| {
+        ops::attention(&x[0], &x[1], &x[2], 3, &mask(device)?, 0.3, TRAIN)
+    });
+    check("embedding", &[&[4, 3]], |x, device| ops::embedding(&x[0], &Tensor::new(&[[2u32, 0, 2]], device)?));
+}
+
+#[test]
+fn ops_of_students() {
+    let weights: [&[usize]; 4] = [&[8, 3], &[8, 2], &[8], &[8]];
+    let shapes: Vec<&[usize]> = [&[2, 4, 3] as &[usize]].into_iter().chain(weights).chain(weights).collect();
+    check("lstm", &shapes, |x, _| {
+        let direction = |first: usize| {
+            let [weight_ih, weight_hh, bias_ih, bias_hh] = [0, 1, 2, 3].map(|idx| x[first + idx].clone());
+            LstmWeights { weight_ih, weight_hh, bias_ih, bias_hh }
+        };
+        bidirectional(&x[0], &[4, 2], &direction(1), &direction(5))
+    });
+    check("char_cnn", &[&[6, 3], &[4, 3, 3], &[4]], |x, device| {
+        char_cnn(&Tensor::new(&[[[1u32, 2, 5], [4, 0, 0]]], device)?, &x[0], &x[1], &x[2])
+    });
+    check("crf", &[&[7, 3], &[5, 3]], |x, _| crf::log_partition(&x[0], &x[1], &[4, 3]));
+    check("crf marginals", &[&[7, 3], &[5, 3]], |x, _| crf::log_marginals(&x[0], &x[1], &[4, 3]));
+    check("distillation", &[&[4, 3]], |x, device| {
+        let teacher = (x[0].detach().flip(&[1])? * 2.0)?;
+        let (hard, soft) =
+            distillation::distillation_rows(&x[0], &teacher, &Tensor::new(&[0u32, 2, 1, 1], device)?, 2.0)?;
+        hard + soft
+    });
+}
