@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use kd_core::ops::packed::Precision;
 use kd_students::bundle::{Bundle, StudentConfig};
 use kd_students::predict::entities;
 use kd_students::split_words;
@@ -30,12 +31,24 @@ pub struct PredictArgs {
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     pub device: DeviceChoice,
+    /// How the student's LSTM computes on the CPU: f32, bf16 or int8
+    #[arg(long, default_value = "f32", value_parser = precision)]
+    pub precision: Precision,
+}
+
+fn precision(name: &str) -> Result<Precision, String> {
+    match name {
+        "f32" => Ok(Precision::F32),
+        "bf16" => Ok(Precision::Bf16),
+        "int8" => Ok(Precision::Int8),
+        _ => Err(format!("expected f32, bf16 or int8, found `{name}`")),
+    }
 }
 
 /// Reads texts line by line and prints one JSON object for each: `words`, `tags` and `entities`, or `class` and
 /// `probability`. An empty line gives an empty answer.
 pub fn run(args: &PredictArgs) -> Result<()> {
-    let bundle = Bundle::load(&args.model, &args.device.open()?)?;
+    let bundle = Bundle::load_in(&args.model, &args.device.open()?, args.precision)?;
     let (name, input): (String, Box<dyn Read>) = match &args.input {
         Some(path) if path.as_os_str() != "-" => {
             let file = File::open(path).with_context(|| path.display().to_string())?;

@@ -5,6 +5,7 @@ use candle_nn::VarBuilder;
 use kd_core::nn::{BiLstm, CharCnn};
 use kd_core::ops::char_cnn::char_cnn;
 use kd_core::ops::lstm::{LstmWeights, bidirectional};
+use kd_core::ops::packed::Precision;
 use kd_core::testing::{assert_all_variables_learn, assert_close, check_gradients, random};
 use kd_core::variables::Variables;
 use serde_json::Value;
@@ -268,10 +269,20 @@ fn weights_without_a_graph_give_the_same_bytes_and_no_graph() {
     assert_close(&fast, &expected, 0.0, 0.0).unwrap();
 
     let mut packed = lstm.clone();
-    packed.freeze().unwrap();
+    packed.freeze(Precision::F32).unwrap();
     let fast = packed.forward(&xs, &[4, 0, 3]).unwrap();
     assert!(!fast.track_op());
     assert_close(&fast, &expected, 0.0, 0.0).unwrap();
+    let mut rounded = lstm.clone();
+    // Weights below 1/2 and inputs of about 1, rounded to 2⁻⁸ of themselves, or of their row's largest, in two layers.
+    for (precision, tolerance) in [(Precision::Bf16, 0.02), (Precision::Int8, 0.03)] {
+        rounded.freeze(precision).unwrap();
+        let found = rounded.forward(&xs, &[4, 0, 3]).unwrap();
+        assert_close(&found, &expected, tolerance, 0.0).unwrap();
+        assert!(assert_close(&found, &expected, 0.0, 0.0).is_err(), "nothing was rounded");
+        let padding = found.get(2).unwrap().get(3).unwrap();
+        assert_eq!(padding.to_vec1::<f32>().unwrap(), [0.0; 8]);
+    }
     for (_, variable) in variables.named() {
         variable.set(&variable.zeros_like().unwrap()).unwrap();
     }

@@ -32,6 +32,7 @@ use std::path::Path;
 use candle_core::{DType, Device};
 use kd_core::batch::Tokens;
 use kd_core::model::{Mode, Output, Student};
+use kd_core::ops::packed::Precision;
 use kd_core::variables::Variables;
 use serde::{Deserialize, Serialize};
 
@@ -169,7 +170,8 @@ pub fn save(dir: &Path, description: &Description, variables: &Variables, option
     description.lookup()?;
     let tensors = variables.tensors();
     // A student that could not be loaded is not written.
-    weights::build(description, tensors.clone().into_iter().collect(), &Device::Cpu, &dir.join(WEIGHTS))?;
+    let own = tensors.clone().into_iter().collect();
+    weights::build(description, own, &Device::Cpu, Precision::F32, &dir.join(WEIGHTS))?;
 
     let config = ConfigFile {
         format: FORMAT.to_string(),
@@ -240,6 +242,14 @@ impl Bundle {
     /// If a file is missing, is not what it should be or does not fit the others; the message names the file and what
     /// in it was expected and found.
     pub fn load(dir: &Path, device: &Device) -> Result<Self> {
+        Self::load_in(dir, device, Precision::F32)
+    }
+
+    /// As [`Bundle::load`], with the LSTM's weights rounded to `precision` where it runs on the CPU.
+    ///
+    /// # Errors
+    /// As [`Bundle::load`].
+    pub fn load_in(dir: &Path, device: &Device, precision: Precision) -> Result<Self> {
         let dir = folder::current(dir);
         let path = dir.join(CONFIG);
         let text = folder::read(&path)?;
@@ -261,7 +271,7 @@ impl Bundle {
         let path = dir.join(WEIGHTS);
         let tensors = weights::read(&path, device)?;
         let parameters = tensors.values().map(|tensor| tensor.elem_count()).sum();
-        let student = weights::build(&description, tensors, device, &path)?;
+        let student = weights::build(&description, tensors, device, precision, &path)?;
         Ok(Self { description, lookup, student, parameters, device: device.clone() })
     }
 
@@ -320,17 +330,21 @@ fn check_format(path: &Path, text: &str) -> Result<()> {
 }
 
 /// Builds the student from the variables that `vb` gives, which are constants.
-fn student(description: &Description, vb: candle_nn::VarBuilder) -> Result<Box<dyn Student + Send + Sync>> {
+fn student(
+    description: &Description,
+    precision: Precision,
+    vb: candle_nn::VarBuilder,
+) -> Result<Box<dyn Student + Send + Sync>> {
     let classes = description.classes.len();
     Ok(match &description.student {
         StudentConfig::Tagger(config) => {
             let mut tagger = Tagger::new(config, classes, vb)?;
-            tagger.freeze()?;
+            tagger.freeze(precision)?;
             Box::new(tagger)
         }
         StudentConfig::Classifier(config) => {
             let mut classifier = Classifier::new(config, classes, vb)?;
-            classifier.freeze()?;
+            classifier.freeze(precision)?;
             Box::new(classifier)
         }
     })

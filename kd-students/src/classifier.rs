@@ -9,6 +9,7 @@ use kd_core::batch::{Rows, Sequence, Tokens};
 use kd_core::model::{Mode, Output, Student};
 use kd_core::nn::Linear;
 use kd_core::ops;
+use kd_core::ops::packed::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::encoder::{WordEncoder, WordEncoderConfig};
@@ -48,8 +49,8 @@ impl Classifier {
     ///
     /// # Errors
     /// As there.
-    pub fn freeze(&mut self) -> candle_core::Result<()> {
-        self.encoder.freeze()
+    pub fn freeze(&mut self, precision: Precision) -> candle_core::Result<()> {
+        self.encoder.freeze(precision)
     }
 
     /// Puts pretrained vectors into rows of the word table, see [`WordEncoder::set_word_vectors`].

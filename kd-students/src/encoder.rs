@@ -14,6 +14,7 @@ use kd_core::batch::Sequence;
 use kd_core::model::Mode;
 use kd_core::nn::{BiLstm, CharCnn};
 use kd_core::ops;
+use kd_core::ops::packed::Precision;
 use kd_core::variables::Variables;
 use serde::{Deserialize, Serialize};
 
@@ -155,14 +156,14 @@ impl WordEncoder {
         Ok(Self { words, characters, lstm, dropout: config.dropout })
     }
 
-    /// Prepares the weights for inference ([`CharCnn::freeze`], [`BiLstm::freeze`]): later changes of these variables are
-    /// not seen.
+    /// Prepares the weights for inference ([`CharCnn::freeze`], [`BiLstm::freeze`], the latter in `precision`): later changes
+    /// of these variables are not seen.
     ///
     /// # Errors
     /// If a weight cannot be read.
-    pub fn freeze(&mut self) -> Result<()> {
+    pub fn freeze(&mut self, precision: Precision) -> Result<()> {
         self.characters.freeze()?;
-        self.lstm.freeze()
+        self.lstm.freeze(precision)
     }
 
     /// A vector for every word of the sentence in its place, `(batch, len, 2 · hidden)`; what stands on padding

@@ -13,6 +13,7 @@ use kd_core::batch::{Rows, Tokens};
 use kd_core::model::{Mode, Output, Student};
 use kd_core::nn::{Crf, Linear};
 use kd_core::ops;
+use kd_core::ops::packed::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::encoder::{WordEncoder, WordEncoderConfig};
@@ -69,8 +70,8 @@ impl Tagger {
     ///
     /// # Errors
     /// As there.
-    pub fn freeze(&mut self) -> candle_core::Result<()> {
-        self.encoder.freeze()
+    pub fn freeze(&mut self, precision: Precision) -> candle_core::Result<()> {
+        self.encoder.freeze(precision)
     }
 
     /// Puts pretrained vectors into rows of the word table, see [`WordEncoder::set_word_vectors`].

@@ -5,6 +5,7 @@ use candle_nn::VarBuilder;
 use candle_nn::init::Init;
 
 use crate::ops::lstm::{LstmWeights, PackedLayer, bidirectional};
+use crate::ops::packed::Precision;
 
 /// Bidirectional LSTM layers over padded sequences, each over the concatenated states of the one below; no
 /// dropout between layers.
@@ -59,16 +60,16 @@ impl BiLstm {
         Ok(Self { layers, packed: Vec::new(), hidden })
     }
 
-    /// Packs the weights for inference on the CPU: forward passes are faster, keep no graph, and do not see later changes
+    /// Packs the weights for inference on the CPU, as they are or rounded: forward passes are faster, keep no graph, and do not see later changes
     /// of the variables. On other devices and in other dtypes there is nothing to pack, and nothing changes.
     ///
     /// # Errors
     /// If a weight cannot be read.
-    pub fn freeze(&mut self) -> Result<()> {
+    pub fn freeze(&mut self, precision: Precision) -> Result<()> {
         let packs =
             |weights: &LstmWeights| weights.weight_hh.device().is_cpu() && weights.weight_hh.dtype() == DType::F32;
         if self.layers.iter().flatten().all(packs) {
-            let layers = self.layers.iter().map(|[forward, backward]| PackedLayer::new(forward, backward));
+            let layers = self.layers.iter().map(|[forward, backward]| PackedLayer::new(forward, backward, precision));
             self.packed = layers.collect::<Result<_>>()?;
         }
         Ok(())

@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::var_builder::{SimpleBackend, VarBuilder};
 use candle_nn::{Init, init};
 use kd_core::model::Student;
+use kd_core::ops::packed::Precision;
 
 use super::{BundleOptions, DTYPE, Description, folder, student};
 use crate::encoder::WORD_TABLE;
@@ -52,13 +53,14 @@ pub(super) fn build(
     description: &Description,
     tensors: HashMap<String, Tensor>,
     device: &Device,
+    precision: Precision,
     path: &Path,
 ) -> Result<Box<dyn Student + Send + Sync>> {
     let mut names: Vec<String> = tensors.keys().cloned().collect();
     names.sort();
     let found = Found { tensors, log: Arc::default() };
     let log = found.log.clone();
-    let student = student(description, VarBuilder::from_backend(Box::new(found), DTYPE, device.clone()))?;
+    let student = student(description, precision, VarBuilder::from_backend(Box::new(found), DTYPE, device.clone()))?;
     let log = lock(&log);
     let left_over = names.iter().filter(|&name| !log.asked.contains(name));
     let left_over = left_over.map(|name| format!("`{name}` belongs to no variable"));

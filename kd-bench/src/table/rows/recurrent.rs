@@ -5,6 +5,7 @@ use std::rc::Rc;
 use candle_core::{Result, Tensor};
 use kd_core::ops::crf::log_partition;
 use kd_core::ops::lstm::{LstmWeights, PackedLayer, bidirectional};
+use kd_core::ops::packed::Precision;
 
 use super::ops::{Forward, Op};
 use crate::table::inputs::{named, random};
@@ -79,7 +80,7 @@ fn run_lstm(t: &Tensors) -> Result<Tensor> {
 /// As in a loaded student.
 fn pack_lstm(t: &Tensors) -> Result<Forward> {
     let [forward, backward] = directions(t);
-    let (layer, x) = (PackedLayer::new(&forward, &backward)?, t["x"].clone());
+    let (layer, x) = (PackedLayer::new(&forward, &backward, Precision::F32)?, t["x"].clone());
     let lengths = vec![LEN; x.dim(0)?];
     Ok(Rc::new(move || layer.forward(&x, &lengths)))
 }

@@ -24,9 +24,14 @@ const LONGEST_WORD: usize = 12;
 const PIECES: usize = 50;
 
 pub(super) fn rows() -> Vec<Row> {
-    let mut rows = vec![forward(1, 0.2, 0.4).at_one_thread()];
-    rows.extend([1, 32, 64].map(|batch| forward(batch, None, None)));
-    rows.push(forward(128, 0.55, 0.75));
+    let exact = |batch| forward(batch, Precision::F32);
+    let mut rows = vec![Row { onnx_target: Some(0.4), ..exact(1).target(0.2) }.at_one_thread()];
+    rows.extend([1, 32, 64].map(exact));
+    rows.push(Row { onnx_target: Some(0.75), ..exact(128).target(0.55) });
+    for precision in [Precision::Bf16, Precision::Int8] {
+        rows.push(forward(1, precision).at_one_thread());
+        rows.push(forward(128, precision));
+    }
     rows.push(training(32));
     rows.extend([(1, 1.0 / 250.0), (128, 1.0 / 180.0)].map(|(batch, target)| against_bert(batch).target(target)));
     rows
@@ -65,7 +70,7 @@ fn read_by_torch(tokens: &Tokens) -> Result<[(&'static str, &Tensor); 2]> {
 }
 
 /// The tagger as it is deployed: saved and loaded. From ids to logits.
-fn forward_work(batch: usize) -> Result<Work> {
+fn forward_work(batch: usize, precision: Precision) -> Result<Work> {
     let variables = Variables::new(0, DType::F32, &Device::Cpu);
     Tagger::new(&config(), CLASSES, variables.builder()).map_err(candle_core::Error::wrap)?;
     let mut weights = frozen(&variables)?;
@@ -73,13 +78,13 @@ fn forward_work(batch: usize) -> Result<Work> {
     let table = "encoder.characters.embedding.weight";
     let padding = Tensor::zeros((1, weights[table].dim(1)?), DType::F32, &Device::Cpu)?;
     weights.insert(table.into(), Tensor::cat(&[&padding, &weights[table].narrow(0, 1, CHARACTERS + SPECIAL - 1)?], 0)?);
-    let bundle = deployed(&Variables::from_tensors(weights.clone(), DType::F32, &Device::Cpu)?)?;
+    let bundle = deployed(&Variables::from_tensors(weights.clone(), DType::F32, &Device::Cpu)?, precision)?;
     let tokens = tokens(batch)?;
     let inputs = with_weights(weights, read_by_torch(&tokens)?);
     Ok(Work::new(inputs, move || Ok(named([("logits", bundle.forward(&tokens, Mode::Eval)?.logits()?)]))))
 }
 
-fn deployed(variables: &Variables) -> Result<Bundle> {
+fn deployed(variables: &Variables, precision: Precision) -> Result<Bundle> {
     let description = Description {
         student: StudentConfig::Tagger(config()),
         classes: (0..CLASSES).map(|class| class.to_string()).collect(),
@@ -91,13 +96,19 @@ fn deployed(variables: &Variables) -> Result<Bundle> {
     let path = folder.path().join("student");
     let options = BundleOptions { half_precision: false };
     save(&path, &description, variables, options).map_err(candle_core::Error::wrap)?;
-    Bundle::load(&path, &Device::Cpu).map_err(candle_core::Error::wrap)
+    Bundle::load_in(&path, &Device::Cpu, precision).map_err(candle_core::Error::wrap)
 }
 
-fn forward(batch: usize, target: impl Into<Option<f64>>, onnx_target: impl Into<Option<f64>>) -> Row {
-    let name = format!("tagger forward, batch {batch}x{WORDS} words");
-    let row = Row::new(name, "tagger", json!({"onnx": true}), move || forward_work(batch)).target(target);
-    Row { onnx_target: onnx_target.into(), ..row }
+/// In bf16 and int8 ours rounds and the others do not.
+fn forward(batch: usize, precision: Precision) -> Row {
+    let (suffix, tolerance) = match precision {
+        Precision::F32 => ("", 2e-4),
+        Precision::Bf16 => (", bf16 against f32", 0.05),
+        Precision::Int8 => (", int8 against f32", 0.1),
+    };
+    let name = format!("tagger forward{suffix}, batch {batch}x{WORDS} words");
+    let row = Row::new(name, "tagger", json!({"onnx": true}), move || forward_work(batch, precision));
+    Row { tolerance, ..row }
 }
 
 /// Forward with dropout 0.5, cross-entropy, backward and AdamW.
@@ -128,7 +139,7 @@ fn against_bert(batch: usize) -> Row {
     let name = format!("tagger against PyTorch's BERT-base ({PIECES} pieces), batch {batch}x{WORDS} words");
     let row = Row::new(name, "encoder", params, move || {
         let bert = encoder_work(&config, batch, PIECES, Precision::F32)?;
-        Ok(Work { call: forward_work(batch)?.call, ..bert })
+        Ok(Work { call: forward_work(batch, Precision::F32)?.call, ..bert })
     });
     Row { tolerance: 1e-3, ..row }
 }

@@ -3,6 +3,7 @@
 use super::super::cpu::{
     Float, Matrix, MatrixMut, Packed, Start, Threads, column_sums, join, matmul, matmul_packed, uninit, vectorized,
 };
+use super::super::packed::PackedLinear;
 use super::cell::{cell, cell_backward};
 use super::plan::Plan;
 
@@ -70,16 +71,59 @@ pub(super) fn forward<T: Float>(
     let [first, second] = directions;
     let ((states0, saved0), (states1, saved1)) =
         join(|| run(plan, &plan.rows[0], xs, first, keep), || run(plan, &plan.rows[1], xs, second, keep));
-    let (_, hidden) = first.sizes();
+    (in_place(plan, first.sizes().1, [&states0, &states1]), [saved0, saved1])
+}
+
+/// The packed states of both directions at their padded rows, side by side.
+fn in_place<T: Float>(plan: &Plan, hidden: usize, states: [&Vec<T>; 2]) -> Vec<T> {
     let len = plan.padded_rows * 2 * hidden;
     // SAFETY: without padding, the loop writes every row.
     let mut out = if plan.total() == plan.padded_rows { unsafe { uninit(len) } } else { vec![T::zero(); len] };
-    for (direction, (rows, states)) in plan.rows.iter().zip([&states0, &states1]).enumerate() {
+    for (direction, (rows, states)) in plan.rows.iter().zip(states).enumerate() {
         for (&row, state) in rows.iter().zip(states.chunks_exact(hidden)) {
             out[(2 * row + direction) * hidden..][..hidden].copy_from_slice(state);
         }
     }
-    (out, [saved0, saved1])
+    out
+}
+
+/// As [`forward`] without a backward pass, in the precision of `directions`: each a map of input and past state together,
+/// `(4 · hidden, input + hidden)`.
+pub(super) fn forward_rounded(plan: &Plan, xs: &[f32], directions: [&PackedLinear; 2], hidden: usize) -> Vec<f32> {
+    let run = |direction: usize| run_rounded(plan, &plan.rows[direction], xs, directions[direction], hidden);
+    let (states0, states1) = join(|| run(0), || run(1));
+    in_place(plan, hidden, [&states0, &states1])
+}
+
+fn run_rounded(plan: &Plan, rows: &[usize], xs: &[f32], weights: &PackedLinear, hidden: usize) -> Vec<f32> {
+    let (width, alive) = (weights.in_width(), plan.alive());
+    let input = width - hidden;
+    let mut inputs = vec![0.0; alive * width]; // with the past state behind the input, 0 at first
+    let (mut gates, mut cells) = (vec![0.0; alive * 4 * hidden], vec![0.0; alive * hidden]);
+    let mut states = vec![0.0; plan.total() * hidden];
+    for step in 0..plan.steps() {
+        let at = plan.step(step);
+        let (past_states, states) = states.split_at_mut(at.start * hidden);
+        for (idx, (&row, inputs)) in rows[at.clone()].iter().zip(inputs.chunks_exact_mut(width)).enumerate() {
+            let (x, past) = inputs.split_at_mut(input);
+            x.copy_from_slice(&xs[row * input..(row + 1) * input]);
+            if step > 0 {
+                past.copy_from_slice(&past_states[(plan.step(step - 1).start + idx) * hidden..][..hidden]);
+            }
+        }
+        let gates = &mut gates[..at.len() * 4 * hidden];
+        weights.product(gates, &inputs[..at.len() * width], at.len());
+        vectorized(
+            #[inline(always)]
+            || {
+                let rows = gates.chunks_exact_mut(4 * hidden).zip(cells.chunks_exact_mut(hidden));
+                for ((gates, cells), states) in rows.zip(states.chunks_exact_mut(hidden)) {
+                    cell(gates, cells, states);
+                }
+            },
+        );
+    }
+    states
 }
 
 /// What is not kept for a backward pass has room for one step only.

@@ -31,6 +31,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use self::kernel::{Direction, Saved, Weights};
 use self::plan::Plan;
 use super::cpu::{Float, for_float, has_kernel, slice, tensor, values};
+use super::packed::{PackedLinear, Precision};
 use super::tie::Ties;
 
 /// Weights of one direction of one layer; the gates stand in the order i, f, g, o.
@@ -58,6 +59,13 @@ impl LstmWeights {
         let bias = (&self.bias_ih + &self.bias_hh)?;
         let (ih, hh, bias) = (values::<T>(&ih)?, values::<T>(&hh)?, values::<T>(&bias)?);
         Ok(Direction::new(&ih, &hh, &bias))
+    }
+
+    /// Both maps as one, `(4 · hidden, input + hidden)`.
+    fn round(&self, precision: Precision) -> Result<PackedLinear> {
+        let weight = Tensor::cat(&[&self.weight_ih.detach(), &self.weight_hh.detach()], 1)?;
+        let bias = (self.bias_ih.detach() + self.bias_hh.detach())?;
+        PackedLinear::new(&weight, Some(&bias), precision)
     }
 
     fn tensors(&self) -> [&Tensor; 4] {
@@ -142,24 +150,35 @@ fn infer<T: Float>(xs: &Tensor, plan: &Plan, directions: [&LstmWeights; 2], hidd
 /// which [`bidirectional`] does at every call.
 #[derive(Clone)]
 pub struct PackedLayer {
-    directions: Arc<[Direction<f32>; 2]>,
+    directions: Arc<Directions>,
     input: usize,
     hidden: usize,
 }
 
+enum Directions {
+    Exact([Direction<f32>; 2]),
+    Rounded([PackedLinear; 2]),
+}
+
 impl PackedLayer {
-    /// A copy of the weights.
+    /// A copy of the weights. In bf16 and int8 ([`packed`](super::packed)) the input and the past state of a step are one
+    /// row, rounded together; cells and gates stay in f32.
     ///
     /// # Errors
     /// If shapes do not fit, or the weights are not f32 on the CPU.
-    pub fn new(left_to_right: &LstmWeights, right_to_left: &LstmWeights) -> Result<Self> {
+    pub fn new(left_to_right: &LstmWeights, right_to_left: &LstmWeights, precision: Precision) -> Result<Self> {
         let input = left_to_right.weight_ih.dim(1)?;
         let hidden = check_both(left_to_right, right_to_left, input)?;
-        let directions = Arc::new([left_to_right.pack()?, right_to_left.pack()?]);
-        Ok(Self { directions, input, hidden })
+        let directions = match precision {
+            Precision::F32 => Directions::Exact([left_to_right.pack()?, right_to_left.pack()?]),
+            Precision::Bf16 | Precision::Int8 => {
+                Directions::Rounded([left_to_right.round(precision)?, right_to_left.round(precision)?])
+            }
+        };
+        Ok(Self { directions: Arc::new(directions), input, hidden })
     }
 
-    /// As [`bidirectional`], with the same bytes.
+    /// As [`bidirectional`]; in f32 with the same bytes.
     ///
     /// # Errors
     /// If shapes do not fit, a length is above `len`, or `xs` is not f32 on the CPU or needs a gradient.
@@ -173,8 +192,11 @@ impl PackedLayer {
         }
         check_lengths(xs, lengths)?;
         let xs = xs.contiguous()?;
-        let (out, _) =
-            kernel::forward(&Plan::new(lengths, len), &values::<f32>(&xs)?, self.directions.each_ref(), false);
+        let (plan, xs) = (Plan::new(lengths, len), values::<f32>(&xs)?);
+        let out = match &*self.directions {
+            Directions::Exact(directions) => kernel::forward(&plan, &xs, directions.each_ref(), false).0,
+            Directions::Rounded(directions) => kernel::forward_rounded(&plan, &xs, directions.each_ref(), self.hidden),
+        };
         tensor(out, (batch, len, 2 * self.hidden))
     }
 }
