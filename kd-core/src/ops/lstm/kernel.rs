@@ -74,6 +74,19 @@ pub(super) fn forward<T: Float>(
     (in_place(plan, first.sizes().1, [&states0, &states1]), [saved0, saved1])
 }
 
+/// The cells of all sequences of a step, as many as `gates` has rows.
+fn activate<T: Float>(gates: &mut [T], cells: &mut [T], states: &mut [T], hidden: usize) {
+    vectorized(
+        #[inline(always)]
+        || {
+            let rows = gates.chunks_exact_mut(4 * hidden).zip(cells.chunks_exact_mut(hidden));
+            for ((gates, cells), states) in rows.zip(states.chunks_exact_mut(hidden)) {
+                cell(gates, cells, states);
+            }
+        },
+    );
+}
+
 /// The packed states of both directions at their padded rows, side by side.
 fn in_place<T: Float>(plan: &Plan, hidden: usize, states: [&Vec<T>; 2]) -> Vec<T> {
     let len = plan.padded_rows * 2 * hidden;
@@ -113,15 +126,7 @@ fn run_rounded(plan: &Plan, rows: &[usize], xs: &[f32], weights: &PackedLinear, 
         }
         let gates = &mut gates[..at.len() * 4 * hidden];
         weights.product(gates, &inputs[..at.len() * width], at.len());
-        vectorized(
-            #[inline(always)]
-            || {
-                let rows = gates.chunks_exact_mut(4 * hidden).zip(cells.chunks_exact_mut(hidden));
-                for ((gates, cells), states) in rows.zip(states.chunks_exact_mut(hidden)) {
-                    cell(gates, cells, states);
-                }
-            },
-        );
+        activate(gates, &mut cells, states, hidden);
     }
     states
 }
@@ -164,15 +169,7 @@ fn run<T: Float>(plan: &Plan, rows: &[usize], xs: &[T], weights: &Direction<T>, 
         }
         let first = if keep { at.start } else { 0 };
         let cells = &mut cells[first * hidden..(first + at.len()) * hidden];
-        vectorized(
-            #[inline(always)]
-            || {
-                let rows = gates.chunks_exact_mut(4 * hidden).zip(cells.chunks_exact_mut(hidden));
-                for ((gates, cells), states) in rows.zip(states.chunks_exact_mut(hidden)) {
-                    cell(gates, cells, states);
-                }
-            },
-        );
+        activate(gates, cells, states, hidden);
     }
     (states, Saved { gates, cells })
 }
