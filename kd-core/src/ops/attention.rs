@@ -60,6 +60,10 @@ pub fn attention(
 ) -> Result<Tensor> {
     check(q, k, v, heads, mask)?;
     let dropout = Mask::new(p, mode)?;
+    #[cfg(feature = "cuda")]
+    if super::cuda::has_kernel(q) && q.dtype() == k.dtype() && q.dtype() == v.dtype() {
+        return super::cuda::attention(q, k, v, heads, mask, dropout);
+    }
     if !cpu::has_kernel(q) {
         return composed(q, k, v, heads, mask, dropout);
     }

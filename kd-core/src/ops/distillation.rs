@@ -36,7 +36,8 @@ use super::cpu::{self, Float, for_float};
 /// - differentiable in `student` only
 ///
 /// # Errors
-/// If shapes differ, a label is not below `classes`, or `temperature` is not finite and positive.
+/// If shapes differ, a label is not below `classes`, or `temperature` is not finite and positive. On a CUDA device with
+/// kernels labels are not read back: the loss of a row whose label is no class is NaN.
 pub fn distillation_rows(
     student: &Tensor,
     teacher: &Tensor,
@@ -78,6 +79,10 @@ fn apply(student: &Tensor, teacher: Option<&Tensor>, labels: Option<&Tensor>, te
         && (labels.dims() != [rows] || labels.dtype() != DType::U32)
     {
         bail!("distillation: expected labels {:?} of u32, found {:?} of {:?}", [rows], labels.dims(), labels.dtype());
+    }
+    #[cfg(feature = "cuda")]
+    if super::cuda::has_kernel(student) {
+        return super::cuda::distillation(student, teacher, labels, temperature);
     }
     let ids = labels.map(Tensor::to_vec1::<u32>).transpose()?;
     if let Some(label) = ids.iter().flatten().find(|&&label| label as usize >= classes) {

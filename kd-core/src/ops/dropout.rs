@@ -32,6 +32,10 @@ use crate::variables::mix;
 /// If `p` is not in `[0, 1)`.
 pub fn dropout(x: &Tensor, p: f64, mode: Mode) -> Result<Tensor> {
     let Some(mask) = Mask::new(p, mode)? else { return Ok(x.clone()) };
+    #[cfg(feature = "cuda")]
+    if super::cuda::has_kernel(x) {
+        return super::cuda::dropout(x, mask);
+    }
     if cpu::has_kernel(x) { x.contiguous()?.apply_op1(mask) } else { x * mask.tensor(x)? }
 }
 
@@ -60,6 +64,13 @@ impl Mask {
             }
             _ => None,
         })
+    }
+
+    /// The bytes of the kernels' `Dropout`.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn to_device(self) -> [u64; 4] {
+        let keys = u64::from(self.keys.0) | u64::from(self.keys.1) << 32;
+        [self.seed, keys, u64::from(self.threshold), self.scale.to_bits()]
     }
 
     /// Writes the masked `x` into `y`, whose first element has index `start`.

@@ -29,11 +29,16 @@ use super::cpu::{self, Float, for_float};
 /// - returns the shape of `ids` with `width` added, differentiable in `table`
 ///
 /// # Errors
-/// If an id is not below `rows` (on the CPU the message names it), or `ids` is not u32.
+/// If `ids` is not u32 or, on the CPU, an id is not below `rows`. Elsewhere ids are not read back: on a CUDA device with
+/// kernels the row of such an id is NaN, which no loss survives; on others it is what Candle makes of it.
 pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
     let (_, width) = table.dims2()?;
     if ids.dtype() != DType::U32 {
         bail!("embedding: expected ids of u32, found {:?}", ids.dtype());
+    }
+    #[cfg(feature = "cuda")]
+    if super::cuda::has_kernel(table) && ids.elem_count() > 0 {
+        return super::cuda::embedding(table, ids);
     }
     if cpu::has_kernel(table) {
         table.contiguous()?.apply_op2(&ids.contiguous()?, Embedding)

@@ -21,6 +21,10 @@ use super::cpu::{self, Float, for_float};
 /// # Errors
 /// If the device has no error function.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if super::cuda::has_kernel(x) {
+        return super::cuda::gelu(x);
+    }
     if cpu::has_kernel(x) { x.contiguous()?.apply_op1(Gelu) } else { x.gelu_erf() }
 }
 

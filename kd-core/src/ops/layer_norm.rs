@@ -37,6 +37,10 @@ pub use residual::layer_norm_residual;
 /// If shapes, dtypes or devices do not fit, or `eps` is negative or not finite.
 pub fn layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<Tensor> {
     check("layer_norm", x, gamma, beta, eps)?;
+    #[cfg(feature = "cuda")]
+    if super::cuda::has_norm(x)? {
+        return super::cuda::norm(x, None, gamma, beta, eps, None);
+    }
     if cpu::has_kernel(x) {
         x.contiguous()?.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, LayerNorm { eps })
     } else {

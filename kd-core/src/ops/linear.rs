@@ -35,6 +35,10 @@ pub use activation::{Activation, linear_activation};
 /// If shapes, dtypes or devices do not fit.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     check("linear", x, weight, bias)?;
+    #[cfg(feature = "cuda")]
+    if super::cuda::has_linear(x, weight, bias) {
+        return super::cuda::linear(x, weight, bias, None);
+    }
     if !cpu::has_kernel(x) {
         return composed(x, weight, bias);
     }

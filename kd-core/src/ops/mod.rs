@@ -1,7 +1,8 @@
 //! Differentiable kernels: what Candle lacks a backward or a fast forward for.
 //!
 //! Each op is a plain function of tensors. On the CPU in `f32` and `f64` it is one Candle custom op with an analytic
-//! backward; elsewhere it is composed of Candle's differentiable operations and gives the same values. On the CPU the
+//! backward, and so it is on a CUDA device in `f32`, `f64` and `bf16` where `cuda` (behind the feature of that name) has
+//! kernels for it; elsewhere it is composed of Candle's differentiable operations and gives the same values. On the CPU the
 //! bytes of outputs and gradients do not depend on the number of threads.
 //!
 //! | op | shapes | instead of |
@@ -25,6 +26,8 @@ pub mod backward;
 pub mod char_cnn;
 pub mod cpu;
 pub mod crf;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod distillation;
 pub mod dropout;
 pub mod embedding;

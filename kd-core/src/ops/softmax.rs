@@ -44,6 +44,10 @@ fn apply(x: &Tensor, op: Softmax) -> Result<Tensor> {
     if x.rank() == 0 {
         bail!("{}: expected at least one dimension, found a scalar", op.name());
     }
+    #[cfg(feature = "cuda")]
+    if super::cuda::has_kernel(x) {
+        return super::cuda::softmax(x, op.log);
+    }
     if cpu::has_kernel(x) { x.contiguous()?.apply_op1(op) } else { composed(x, op.log) }
 }
 

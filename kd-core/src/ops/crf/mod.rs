@@ -22,8 +22,10 @@
 //! All but [`viterbi`] are differentiable in emissions and transitions. The recursions (Lafferty, McCallum and
 //! Pereira 2001; Rabiner 1989 for forward and backward) run in f64 in log space whatever the dtype of the
 //! input, so emissions of ±10⁴ cost no digits; results are rounded once. A step multiplies a vector with a matrix of
-//! exponentials and takes exponentials and logarithms of eight classes together. They run on the CPU: tensors of another
-//! device are copied there and back, which is cheaper than a kernel launch per word.
+//! exponentials and takes exponentials and logarithms of eight classes together.
+//!
+//! On a CUDA device the first three have kernels for up to 64 classes. The rest runs on the CPU: for [`log_marginals`],
+//! [`viterbi`], more classes and other devices the emissions are copied there and the result back.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};

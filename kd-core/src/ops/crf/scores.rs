@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::chain::{Chain, Gradients};
@@ -20,7 +20,7 @@ use super::{CHUNK, back, check, chunks, gradient_of, read, read_rows, read_tenso
 /// # Errors
 /// If shapes or dtypes do not fit or `lengths` does not sum to `rows`.
 pub fn log_partition(emissions: &Tensor, transitions: &Tensor, lengths: &[usize]) -> Result<Tensor> {
-    Scores::new(lengths, 1.0, 0.0, None).apply(emissions, transitions)
+    scores(emissions, transitions, lengths, None, [1.0, 0.0])
 }
 
 /// Score of each sequence's `labels`, `(sequences,)`; 0 for a sequence without words.
@@ -28,10 +28,9 @@ pub fn log_partition(emissions: &Tensor, transitions: &Tensor, lengths: &[usize]
 /// `labels` is `(rows,)` u32, the rest as in [`log_partition`].
 ///
 /// # Errors
-/// As [`log_partition`], and if a label is no class.
+/// As [`log_partition`], and if a label is no class; on a CUDA device with kernels the score is NaN then.
 pub fn path_scores(emissions: &Tensor, transitions: &Tensor, labels: &Tensor, lengths: &[usize]) -> Result<Tensor> {
-    let labels = Some(read_labels(emissions, labels)?);
-    Scores::new(lengths, 0.0, 1.0, labels).apply(emissions, transitions)
+    scores(emissions, transitions, lengths, Some(labels), [0.0, 1.0])
 }
 
 /// `-log p(labels)` of each sequence, `(sequences,)`, in nats: [`log_partition`] minus [`path_scores`], with the
@@ -45,8 +44,7 @@ pub fn negative_log_likelihood_sequences(
     labels: &Tensor,
     lengths: &[usize],
 ) -> Result<Tensor> {
-    let labels = Some(read_labels(emissions, labels)?);
-    Scores::new(lengths, 1.0, -1.0, labels).apply(emissions, transitions)
+    scores(emissions, transitions, lengths, Some(labels), [1.0, -1.0])
 }
 
 /// `-log p(labels)` of all sequences, a scalar in nats, mean per **row**: the sum over sequences divided by the
@@ -68,11 +66,31 @@ pub fn negative_log_likelihood(
     losses.sum_all()?.affine(1.0 / rows as f64, 0.0)
 }
 
-fn read_labels(emissions: &Tensor, labels: &Tensor) -> Result<Vec<u32>> {
-    let (rows, classes) = emissions.dims2()?;
-    if labels.dims() != [rows] {
-        bail!("expected labels of shape {:?}, found {:?}", [rows], labels.dims());
+/// `partition · log Z + path · s(labels)` of each sequence.
+fn scores(
+    emissions: &Tensor,
+    transitions: &Tensor,
+    lengths: &[usize],
+    labels: Option<&Tensor>,
+    [partition, path]: [f64; 2],
+) -> Result<Tensor> {
+    check(emissions, transitions, lengths)?;
+    if let Some(labels) = labels.filter(|labels| labels.dims() != [emissions.dims()[0]] || labels.dtype() != DType::U32)
+    {
+        let rows = emissions.dim(0)?;
+        bail!("expected labels of shape {:?} of u32, found {:?} of {:?}", [rows], labels.dims(), labels.dtype());
     }
+    #[cfg(feature = "cuda")]
+    if crate::ops::cuda::has_crf(emissions, transitions)? {
+        return crate::ops::cuda::crf_scores(emissions, transitions, lengths, labels, [partition, path]);
+    }
+    let labels = labels.map(|labels| read_labels(emissions, labels)).transpose()?;
+    let op = Scores { lengths: lengths.to_vec(), partition, path, labels, alphas: Mutex::default() };
+    back(to_cpu(emissions)?.apply_op2(&to_cpu(transitions)?, op)?, emissions)
+}
+
+fn read_labels(emissions: &Tensor, labels: &Tensor) -> Result<Vec<u32>> {
+    let (_, classes) = emissions.dims2()?;
     let labels = labels.to_vec1::<u32>()?;
     match labels.iter().position(|&label| label as usize >= classes) {
         Some(row) => bail!("the label of row {row} is {}, expected less than {classes} classes", labels[row]),
@@ -91,16 +109,6 @@ struct Scores {
 }
 
 impl Scores {
-    fn new(lengths: &[usize], partition: f64, path: f64, labels: Option<Vec<u32>>) -> Self {
-        Self { lengths: lengths.to_vec(), partition, path, labels, alphas: Mutex::default() }
-    }
-
-    fn apply(self, emissions: &Tensor, transitions: &Tensor) -> Result<Tensor> {
-        check(emissions, transitions, &self.lengths)?;
-        let result = to_cpu(emissions)?.apply_op2(&to_cpu(transitions)?, self)?;
-        back(result, emissions)
-    }
-
     /// Calls `each` with every sequence of a share: its index, its first row counted from the share's, its rows and
     /// labels.
     fn walk(&self, (first, row): (usize, usize), mut each: impl FnMut(usize, usize, Range<usize>, &[u32])) {

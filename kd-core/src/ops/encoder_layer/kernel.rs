@@ -24,14 +24,14 @@ pub(super) struct Settings {
 }
 
 /// Places of weights; the bias of each stands one behind its weight.
-pub(super) mod slot {
-    pub(in super::super) const QUERY: usize = 0;
-    pub(in super::super) const OUTPUT: usize = 6;
-    pub(in super::super) const ATTENTION_NORM: usize = 8;
-    pub(in super::super) const INNER: usize = 10;
-    pub(in super::super) const OUTER: usize = 12;
-    pub(in super::super) const NORM: usize = 14;
-    pub(in super::super) const COUNT: usize = 16;
+pub(crate) mod slot {
+    pub(crate) const QUERY: usize = 0;
+    pub(crate) const OUTPUT: usize = 6;
+    pub(crate) const ATTENTION_NORM: usize = 8;
+    pub(crate) const INNER: usize = 10;
+    pub(crate) const OUTER: usize = 12;
+    pub(crate) const NORM: usize = 14;
+    pub(crate) const COUNT: usize = 16;
 }
 
 /// What the forward leaves for the backward. The output of the first norm and of GELU are made again.

@@ -35,13 +35,13 @@
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 
-mod kernel;
+pub(crate) mod kernel;
 
 use std::any::Any;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 
 use super::attention::{self, Kernel, attention};
 use super::cpu::{self, Float, for_float};
@@ -98,10 +98,26 @@ pub struct EncoderLayer {
 /// - `xs`: `(batch, len, hidden)`, `mask`: `(batch, len)` u8, 0 on padding
 /// - returns `(batch, len, hidden)`, differentiable in `xs` and all weights; on padding it means nothing
 ///
+/// With `xs` in half precision the weights may stay in `f32` (mixed precision): they are rounded where they are used, and
+/// their gradients are `f32`.
+///
 /// # Errors
 /// If shapes or dtypes do not fit, or `eps` or a probability is out of range.
 pub fn encoder_layer(xs: &Tensor, mask: &Tensor, layer: &EncoderLayer, mode: Mode) -> Result<Tensor> {
     let intermediate = layer.check(xs, mask)?;
+    #[cfg(feature = "cuda")]
+    if super::cuda::has_norm(xs)? {
+        let call = super::cuda::Call {
+            mask,
+            heads: layer.heads,
+            intermediate,
+            eps: layer.eps,
+            attention_dropout: Mask::new(layer.attention_dropout, mode.site(0))?,
+            output_dropout: Mask::new(layer.output_dropout, mode.site(1))?,
+            hidden_dropout: Mask::new(layer.hidden_dropout, mode.site(2))?,
+        };
+        return super::cuda::encoder_layer(xs, &layer.weights().map(Tensor::clone), &call);
+    }
     if !cpu::has_kernel(xs) {
         return composed(xs, mask, layer, mode);
     }
@@ -128,7 +144,8 @@ pub fn encoder_layer(xs: &Tensor, mask: &Tensor, layer: &EncoderLayer, mode: Mod
 
 /// The same as [`encoder_layer()`] from the other ops.
 fn composed(xs: &Tensor, mask: &Tensor, layer: &EncoderLayer, mode: Mode) -> Result<Tensor> {
-    let project = |x: &Tensor, map: &Affine| linear(x, &map.weight, Some(&map.bias));
+    let rounded = |weight: &Tensor| weight.to_dtype(xs.dtype());
+    let project = |x: &Tensor, map: &Affine| linear(x, &rounded(&map.weight)?, Some(&rounded(&map.bias)?));
     let add_and_normalise = |x: &Tensor, residual: &Tensor, norm: &Affine, p: f64, mode: Mode| {
         layer_norm_residual(x, residual, &norm.weight, &norm.bias, layer.eps, p, mode)
     };
@@ -136,7 +153,8 @@ fn composed(xs: &Tensor, mask: &Tensor, layer: &EncoderLayer, mode: Mode) -> Res
     let mixed = attention(&query, &key, &value, layer.heads, mask, layer.attention_dropout, mode.site(0))?;
     let mixed = project(&mixed, &layer.output)?;
     let xs = add_and_normalise(&mixed, xs, &layer.attention_norm, layer.output_dropout, mode.site(1))?;
-    let inner = linear_activation(&xs, &layer.inner.weight, &layer.inner.bias, Activation::Gelu)?;
+    let (weight, bias) = (rounded(&layer.inner.weight)?, rounded(&layer.inner.bias)?);
+    let inner = linear_activation(&xs, &weight, &bias, Activation::Gelu)?;
     add_and_normalise(&project(&inner, &layer.outer)?, &xs, &layer.norm, layer.hidden_dropout, mode.site(2))
 }
 
@@ -187,7 +205,8 @@ impl EncoderLayer {
             for (part, tensor, expected) in
                 [("weight", &affine.weight, &expected[..]), ("bias", &affine.bias, &expected[..1])]
             {
-                if tensor.dims() != expected || tensor.dtype() != xs.dtype() {
+                let is_mixed = matches!(xs.dtype(), DType::BF16 | DType::F16) && tensor.dtype() == DType::F32;
+                if tensor.dims() != expected || (tensor.dtype() != xs.dtype() && !is_mixed) {
                     bail!(
                         "encoder_layer: expected the {part} of `{name}` as {:?} {expected:?}, found {:?} {:?}",
                         xs.dtype(),

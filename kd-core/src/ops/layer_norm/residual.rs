@@ -44,6 +44,10 @@ pub fn layer_norm_residual(
         bail!("layer_norm_residual: expected a residual of shape {:?}, found {:?}", x.dims(), residual.dims());
     }
     let mask = Mask::new(p, mode)?;
+    #[cfg(feature = "cuda")]
+    if crate::ops::cuda::has_norm(x)? {
+        return crate::ops::cuda::norm(x, Some(residual), gamma, beta, eps, mask);
+    }
     if !cpu::has_kernel(x) {
         return layer_norm(&(dropout(x, p, mode)? + residual)?, gamma, beta, eps);
     }

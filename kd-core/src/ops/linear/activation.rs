@@ -44,6 +44,10 @@ pub enum Activation {
 /// ```
 pub fn linear_activation(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation) -> Result<Tensor> {
     check("linear_activation", x, weight, Some(bias))?;
+    #[cfg(feature = "cuda")]
+    if crate::ops::cuda::has_linear(x, weight, Some(bias)) {
+        return crate::ops::cuda::linear(x, weight, Some(bias), Some(activation));
+    }
     if !cpu::has_kernel(x) {
         let y = linear(x, weight, Some(bias))?;
         return match activation {

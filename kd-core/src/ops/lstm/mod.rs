@@ -13,8 +13,8 @@
 //!
 //! On the CPU in f32 and f64 this is one fused op with an analytic backward pass. Sequences are sorted by length, so a time
 //! step multiplies only the rows that are still alive; the two directions are two tasks. It keeps gates
-//! and cells for the backward pass only if an argument is tracked. On other devices, and in other
-//! dtypes, the same is composed of Candle's ops: right, but a dozen kernels per time step.
+//! and cells for the backward pass only if an argument is tracked. On a CUDA device with kernels a time step is a product
+//! and a kernel, in other dtypes and on other devices it is composed of Candle's ops: right, but a dozen kernels.
 
 mod cell;
 mod composed;
@@ -102,6 +102,11 @@ pub fn bidirectional(
     let hidden = check_both(left_to_right, right_to_left, input)?;
     check_lengths(xs, lengths)?;
     let directions = [left_to_right, right_to_left];
+    #[cfg(feature = "cuda")]
+    if super::cuda::has_kernel(xs) && directions.iter().all(|d| d.tensors().iter().all(|w| w.dtype() == xs.dtype())) {
+        let tensors = directions.map(LstmWeights::tensors);
+        return super::cuda::bidirectional(xs, lengths, &std::array::from_fn(|idx| tensors[idx / 4][idx % 4].clone()));
+    }
     if !has_kernel(xs) {
         return composed::bidirectional(xs, lengths, directions);
     }

@@ -44,6 +44,10 @@ pub fn masked_softmax(scores: &Tensor, scale: f64, mask: &Tensor, p: f64, mode: 
         bail!("masked_softmax: expected a finite scale, found {scale}");
     }
     let dropout = Mask::new(p, mode)?;
+    #[cfg(feature = "cuda")]
+    if crate::ops::cuda::has_kernel(scores) {
+        return crate::ops::cuda::masked_softmax(scores, scale, mask, dropout);
+    }
     if !cpu::has_kernel(scores) {
         return composed(scores, scale, mask, dropout);
     }

@@ -1,0 +1,197 @@
+// Softmax and its logarithm, softmax of scores with scale, mask and dropout, and the losses against labels and a teacher.
+
+template <class T>
+__device__ void softmax(const T* x, T* y, long long rows, int width, int log) {
+    typedef A<T> V;
+    long long row = row_of_thread();
+    if (row >= rows) return;
+    x += row * width;
+    y += row * width;
+    V max = nothing(V());
+    for (int i = threadIdx.x; i < width; i += blockDim.x) max = larger(max, load(x[i]));
+    max = over_row<Max>(max);
+    V sum = 0;
+    for (int i = threadIdx.x; i < width; i += blockDim.x) sum += exponential(load(x[i]) - max);
+    sum = over_row<Sum>(sum);
+    V shift = max + logarithm(sum), scale = 1 / sum;
+    for (int i = threadIdx.x; i < width; i += blockDim.x) {
+        V value = load(x[i]);
+        store(y[i], log ? value - shift : exponential(value - max) * scale);
+    }
+}
+FOR_EACH_FLOAT(softmax, (const T* x, T* y, long long rows, int width, int log), (x, y, rows, width, log))
+
+template <class T>
+__device__ void softmax_backward(const T* y, const T* dy, T* dx, long long rows, int width, int log) {
+    typedef A<T> V;
+    long long row = row_of_thread();
+    if (row >= rows) return;
+    y += row * width;
+    dy += row * width;
+    dx += row * width;
+    V sum = 0;
+    for (int i = threadIdx.x; i < width; i += blockDim.x) sum += log ? load(dy[i]) : load(y[i]) * load(dy[i]);
+    sum = over_row<Sum>(sum);
+    for (int i = threadIdx.x; i < width; i += blockDim.x) {
+        V value = load(y[i]), d = load(dy[i]);
+        store(dx[i], log ? d - exponential(value) * sum : value * (d - sum));
+    }
+}
+FOR_EACH_FLOAT(softmax_backward, (const T* y, const T* dy, T* dx, long long rows, int width, int log),
+               (y, dy, dx, rows, width, log))
+
+// The largest scaled score and 1 / the sum of exponentials of a row; the sum is 0 where the mask keeps nothing.
+template <class T, class V>
+__device__ void masked_moments(const T* scores, const unsigned char* mask, int keys, V scale, V& max, V& inverse) {
+    max = nothing(V());
+    for (int i = threadIdx.x; i < keys; i += blockDim.x)
+        if (mask[i]) max = larger(max, load(scores[i]) * scale);
+    max = over_row<Max>(max);
+    V sum = 0, any = 0;
+    for (int i = threadIdx.x; i < keys; i += blockDim.x)
+        if (mask[i]) {
+            sum += exponential(load(scores[i]) * scale - max);
+            any = 1;
+        }
+    sum = over_row<Sum>(sum);
+    any = over_row<Max>(any);
+    inverse = any > 0 ? 1 / sum : 0;
+}
+
+// y may be scores.
+template <class T>
+__device__ void masked_softmax(const T* scores, const unsigned char* mask, T* y, long long rows, int keys,
+                               long long rows_per_example, double scale, Dropout dropout) {
+    typedef A<T> V;
+    long long row = row_of_thread();
+    if (row >= rows) return;
+    scores += row * keys;
+    y += row * keys;
+    mask += row / rows_per_example * keys;
+    V max, inverse;
+    masked_moments(scores, mask, keys, (V)scale, max, inverse);
+    for (int i = threadIdx.x; i < keys; i += blockDim.x) {
+        V probability = mask[i] ? exponential(load(scores[i]) * (V)scale - max) * inverse : 0;
+        store(y[i], probability * factor<V>(dropout, row * keys + i));
+    }
+}
+FOR_EACH_FLOAT(masked_softmax, (const T* scores, const unsigned char* mask, T* y, long long rows, int keys,
+                                long long rows_per_example, double scale, Dropout dropout),
+               (scores, mask, y, rows, keys, rows_per_example, scale, dropout))
+
+// The gradient of the scores, and in `probs` the dropped probabilities if it is not null. dx may be dy, probs scores.
+template <class T>
+__device__ void masked_softmax_backward(const T* scores, const unsigned char* mask, const T* dy, T* dx, T* probs,
+                                        long long rows, int keys, long long rows_per_example, double scale,
+                                        Dropout dropout) {
+    typedef A<T> V;
+    long long row = row_of_thread();
+    if (row >= rows) return;
+    scores += row * keys;
+    dy += row * keys;
+    dx += row * keys;
+    mask += row / rows_per_example * keys;
+    V max, inverse;
+    masked_moments(scores, mask, keys, (V)scale, max, inverse);
+    V mean = 0;
+    for (int i = threadIdx.x; i < keys; i += blockDim.x)
+        if (mask[i])
+            mean += load(dy[i]) * factor<V>(dropout, row * keys + i) *
+                    exponential(load(scores[i]) * (V)scale - max) * inverse;
+    mean = over_row<Sum>(mean);
+    for (int i = threadIdx.x; i < keys; i += blockDim.x) {
+        V kept = factor<V>(dropout, row * keys + i);
+        V probability = mask[i] ? exponential(load(scores[i]) * (V)scale - max) * inverse : 0;
+        V d = probability > 0 ? probability * (load(dy[i]) * kept - mean) * (V)scale : probability * 0;
+        if (probs) store(probs[row * keys + i], probability * kept);
+        store(dx[i], d);
+    }
+}
+FOR_EACH_FLOAT(masked_softmax_backward, (const T* scores, const unsigned char* mask, const T* dy, T* dx, T* probs,
+                                         long long rows, int keys, long long rows_per_example, double scale,
+                                         Dropout dropout),
+               (scores, mask, dy, dx, probs, rows, keys, rows_per_example, scale, dropout))
+
+// Largest value and sum of exp((x - max) * inverse) of a row.
+template <class T, class V>
+__device__ void soft_moments(const T* x, int classes, V inverse, V& max, V& sum) {
+    max = nothing(V());
+    for (int i = threadIdx.x; i < classes; i += blockDim.x) max = larger(max, load(x[i]));
+    max = over_row<Max>(max);
+    sum = 0;
+    for (int i = threadIdx.x; i < classes; i += blockDim.x) sum += exponential((load(x[i]) - max) * inverse);
+    sum = over_row<Sum>(sum);
+}
+
+// labels or teacher may be null. A label that is no class gives NaN.
+template <class T>
+__device__ void distillation(const T* student, const T* teacher, const unsigned* labels, T* parts, long long rows,
+                             int classes, double temperature) {
+    typedef A<T> V;
+    long long row = row_of_thread();
+    if (row >= rows) return;
+    student += row * classes;
+    V max, sum;
+    if (labels) {
+        soft_moments(student, classes, (V)1, max, sum);
+        unsigned label = labels[row];
+        V hard = label < classes ? logarithm(sum) - (load(student[label]) - max) : nothing(V()) * 0;
+        if (threadIdx.x == 0) store(parts[row], hard);
+        parts += rows;
+    }
+    if (teacher) {
+        teacher += row * classes;
+        V inverse = (V)(1 / temperature), teacher_max, teacher_sum;
+        soft_moments(student, classes, inverse, max, sum);
+        soft_moments(teacher, classes, inverse, teacher_max, teacher_sum);
+        V gaps = 0;
+        for (int i = threadIdx.x; i < classes; i += blockDim.x) {
+            V s = (load(student[i]) - max) * inverse, t = (load(teacher[i]) - teacher_max) * inverse;
+            V p = exponential(t);
+            // Where p is 0 the difference may be infinite; NaN must pass.
+            gaps += p == 0 ? 0 : p * (t - s);
+        }
+        gaps = over_row<Sum>(gaps);
+        V soft = gaps / teacher_sum + (logarithm(sum) - logarithm(teacher_sum));
+        if (threadIdx.x == 0) store(parts[row], soft * (V)(temperature * temperature));
+    }
+}
+FOR_EACH_FLOAT(distillation, (const T* student, const T* teacher, const unsigned* labels, T* parts, long long rows,
+                              int classes, double temperature),
+               (student, teacher, labels, parts, rows, classes, temperature))
+
+template <class T>
+__device__ void distillation_backward(const T* student, const T* teacher, const unsigned* labels, const T* d_parts,
+                                      T* d_student, long long rows, int classes, double temperature) {
+    typedef A<T> V;
+    long long row = row_of_thread();
+    if (row >= rows) return;
+    student += row * classes;
+    d_student += row * classes;
+    V inverse = (V)(1 / temperature), d_hard = 0, d_soft = 0;
+    V max = 0, sum = 1, soft_max = 0, soft_sum = 1, teacher_max = 0, teacher_sum = 1;
+    unsigned label = 0xffffffffu;
+    if (labels) {
+        label = labels[row];
+        d_hard = load(d_parts[row]);
+        d_parts += rows;
+        soft_moments(student, classes, (V)1, max, sum);
+    }
+    if (teacher) {
+        teacher += row * classes;
+        d_soft = load(d_parts[row]) * (V)temperature;
+        soft_moments(student, classes, inverse, soft_max, soft_sum);
+        soft_moments(teacher, classes, inverse, teacher_max, teacher_sum);
+    }
+    for (int i = threadIdx.x; i < classes; i += blockDim.x) {
+        V x = load(student[i]), d = 0;
+        if (labels) d += (exponential(x - max) / sum - (i == label ? 1 : 0)) * d_hard;
+        if (teacher)
+            d += (exponential((x - soft_max) * inverse) / soft_sum -
+                  exponential((load(teacher[i]) - teacher_max) * inverse) / teacher_sum) * d_soft;
+        store(d_student[i], d);
+    }
+}
+FOR_EACH_FLOAT(distillation_backward, (const T* student, const T* teacher, const unsigned* labels, const T* d_parts,
+                                       T* d_student, long long rows, int classes, double temperature),
+               (student, teacher, labels, d_parts, d_student, rows, classes, temperature))

@@ -1,0 +1,72 @@
+//! The ops on a CUDA device, in `f32`, `f64` and `bf16`: kernels of this crate and cuBLAS.
+//!
+//! The kernels stand in `kernels/*.cu` and are compiled by NVRTC for the device at hand when the first of them is wanted
+//! (a second or two, once per process). They give the values of the CPU's ops to rounding, dropout bit for bit, and the
+//! same bytes in every run: no sum depends on the order of blocks. In `bf16` sums, biases and the weights of norms are
+//! `f32`. Nothing waits for the device and nothing is copied from it.
+//!
+//! Whether an op has a kernel or is composed of Candle's operations was decided by measurement (`RESULTS.md` in the
+//! repository). Products follow [`candle_core::cuda_backend::gemm_reduced_precision_f32`]: with it on, `f32` is multiplied in
+//! TF32.
+//!
+//! Freed memory goes back to the driver at every synchronisation, unless it is told to keep it: [`keep_freed_memory`].
+
+mod attach;
+mod attention;
+mod columns;
+mod crf;
+mod distillation;
+mod embedding;
+mod encoder_layer;
+mod launch;
+mod lstm;
+mod memory;
+mod norm;
+mod optim;
+mod output;
+mod product;
+mod softmax;
+
+use candle_core::{DType, Tensor};
+
+pub(crate) use attention::attention;
+pub(crate) use columns::{dropout, gelu, linear};
+pub(crate) use crf::{has_crf, scores as crf_scores};
+pub(crate) use distillation::distillation;
+pub(crate) use embedding::embedding;
+pub(crate) use encoder_layer::{Call, encoder_layer};
+pub(crate) use lstm::bidirectional;
+pub use memory::keep_freed_memory;
+pub(crate) use norm::norm;
+pub(crate) use optim::{AdamWStep, adamw, sum_of_squares};
+pub(crate) use softmax::{masked_softmax, softmax};
+
+/// Whether the kernels run on `tensor`: on a CUDA device, in a dtype they know, and with values in it.
+pub(crate) fn has_kernel(tensor: &Tensor) -> bool {
+    tensor.device().is_cuda()
+        && matches!(tensor.dtype(), DType::F32 | DType::F64 | DType::BF16)
+        && tensor.elem_count() > 0
+}
+
+/// Whether the norms' kernels do, which hold a row in registers.
+pub(crate) fn has_norm(x: &Tensor) -> candle_core::Result<bool> {
+    Ok(has_kernel(x) && norm::holds(x)?)
+}
+
+/// Whether a linear map's do: all of its tensors have one dtype.
+pub(crate) fn has_linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> bool {
+    has_kernel(x)
+        && weight.elem_count() > 0
+        && weight.dtype() == x.dtype()
+        && bias.is_none_or(|bias| bias.dtype() == x.dtype())
+}
+
+/// What a dtype is computed in.
+fn wide(dtype: DType) -> DType {
+    if dtype == DType::BF16 { DType::F32 } else { dtype }
+}
+
+/// A bias or a norm's weight as the kernels want it.
+fn wide_weight(weight: &Tensor) -> candle_core::Result<Tensor> {
+    weight.detach().to_dtype(wide(weight.dtype()))?.contiguous()
+}
