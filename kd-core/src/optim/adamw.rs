@@ -150,6 +150,17 @@ impl Rule<2> for AdamWRule {
         let change = ((&m * step)? / v.sqrt()?.affine(root, eps)?)?;
         Ok((((weights * decay)? - change)?, [m, v]))
     }
+
+    #[cfg(feature = "cuda")]
+    fn apply_on_cuda(self, weights: &Tensor, gradient: &Tensor, [m, v]: [&Tensor; 2]) -> Result<bool> {
+        use crate::ops::cuda;
+        if !cuda::has_kernel(weights) || !weights.is_contiguous() {
+            return Ok(false);
+        }
+        let Self { gradient_scale, keep: betas, step, root, eps, decay, .. } = self;
+        cuda::adamw(weights, gradient, m, v, cuda::AdamWStep { gradient_scale, betas, step, root, eps, decay })?;
+        Ok(true)
+    }
 }
 
 #[cfg(test)]

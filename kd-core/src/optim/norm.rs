@@ -8,7 +8,8 @@ use super::CHUNK;
 
 /// Euclidean norm of all gradients of `named` together; a variable without a gradient counts as 0.
 ///
-/// Sums of squares are taken in f64 on the CPU. On another device they are summed there, in f32, and read once for all variables.
+/// Sums of squares are taken in f64 on the CPU and by the CUDA kernels. On another device they are summed there, in f32. A
+/// device is read once for all variables.
 /// [`Optimizer::gradient_norm`](super::Optimizer::gradient_norm) has sparse gradients too.
 pub fn gradient_norm<'a>(named: impl IntoIterator<Item = &'a Var>, gradients: &GradStore) -> Result<f64> {
     norm(named.into_iter().filter_map(|var| gradients.get(var.as_tensor())))
@@ -17,12 +18,23 @@ pub fn gradient_norm<'a>(named: impl IntoIterator<Item = &'a Var>, gradients: &G
 /// Euclidean norm of all tensors together.
 pub(crate) fn norm<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<f64> {
     let (mut sum, mut on_device) = (0.0, Vec::new());
+    #[cfg(feature = "cuda")]
+    let mut on_cuda: Vec<Tensor> = Vec::new();
     for tensor in tensors {
+        #[cfg(feature = "cuda")]
+        if crate::ops::cuda::has_kernel(tensor) {
+            on_cuda.push(tensor.clone());
+            continue;
+        }
         if tensor.device().is_cpu() {
             sum += sum_of_squares(tensor)?;
         } else {
             on_device.push(tensor.to_dtype(DType::F32)?.sqr()?.sum_all()?);
         }
+    }
+    #[cfg(feature = "cuda")]
+    {
+        sum += crate::ops::cuda::sum_of_squares(&on_cuda)?;
     }
     if !on_device.is_empty() {
         sum += f64::from(Tensor::stack(&on_device, 0)?.sum_all()?.to_scalar::<f32>()?);

@@ -227,6 +227,14 @@ impl Slot {
                 }
             }
             Moments::Tensors(moments) => {
+                #[cfg(feature = "cuda")]
+                if rows.is_none() {
+                    let found = moments.len();
+                    let all = <[&Tensor; N]>::try_from(moments.iter().collect::<Vec<_>>()).map_err(|_| wrong(found))?;
+                    if rule.apply_on_cuda(&var.as_detached_tensor(), gradient, all)? {
+                        return Ok(());
+                    }
+                }
                 let dtype = moment_dtype(var);
                 let places = rows.map(SparseGradient::places).transpose()?;
                 let read = |tensor: &Tensor| match &places {

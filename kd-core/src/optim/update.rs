@@ -1,4 +1,4 @@
-//! The update of f32 weights on the CPU: weights, gradient and moments are read once, all but the gradient written once.
+//! What one step does to a variable, and the update of f32 weights on the CPU: weights, gradient and moments are read once, all but the gradient written once.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -19,6 +19,12 @@ pub(super) trait Rule<const N: usize>: Copy + Send + Sync {
     /// The new weights and moments out of Candle's operations, on any device. All tensors are of one shape and of the
     /// dtype of the moments.
     fn composed(self, weights: &Tensor, gradient: &Tensor, moments: [&Tensor; N]) -> Result<(Tensor, [Tensor; N])>;
+
+    /// In place on a CUDA device; false where there is no kernel, and then nothing has changed.
+    #[cfg(feature = "cuda")]
+    fn apply_on_cuda(self, _weights: &Tensor, _gradient: &Tensor, _moments: [&Tensor; N]) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// The moments of a variable, each as long as the variable.

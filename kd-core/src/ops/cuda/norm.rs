@@ -2,7 +2,7 @@
 
 use candle_core::{CudaDevice, D, Result, Tensor};
 
-use super::attach::{attach1, attach3};
+use super::attach::attach3;
 use super::launch::{Geometry, Launch, reduce};
 use super::output::{Output, device_of};
 use super::{wide, wide_weight};
