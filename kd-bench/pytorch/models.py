@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import place
+
 
 def weights_of(tensors):
     """Takes what stands under `weights.` out of `tensors`."""
@@ -70,7 +72,7 @@ def local(name):
 
 
 def encoder(tensors, config):
-    model = Encoder(**config)
+    model = Encoder(**config).to(place.device)
     model.load_state_dict({local(name): tensor for name, tensor in weights_of(tensors).items()})
     return model
 
@@ -80,7 +82,7 @@ def prepare_encoder(tensors, params):
     precision = params.get("precision", "F32")
     if precision == "Int8":
         model = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, torch.qint8)
-    elif precision == "Bf16":
+    elif precision == "Bf16" or place.is_bf16:
         model = model.to(torch.bfloat16)
 
     def call():
@@ -102,7 +104,8 @@ def prepare_training(model, inputs, labels, params, name_of):
 
     def forward_backward():
         optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(model(*inputs), labels)
+        with place.autocast():
+            loss = F.cross_entropy(model(*inputs), labels)
         loss.backward()
         return loss
 
@@ -167,7 +170,7 @@ class Tagger(nn.Module):
 
 
 def tagger(weights, dropout=0.0):
-    model = Tagger({name: tuple(tensor.shape) for name, tensor in weights.items()}, dropout)
+    model = Tagger({name: tuple(tensor.shape) for name, tensor in weights.items()}, dropout).to(place.device)
     model.load_state_dict(weights)
     return model
 

@@ -3,6 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+import place
+
 HEADS = 12
 TEMPERATURE = 2.0
 
@@ -41,6 +43,18 @@ def lstm(t):
     return torch._VF.lstm(t["x"], (start, start), weights, True, 1, 0.0, training, True, True)[0]
 
 
+def cudnn_lstm(t):
+    """On a GPU the weights have to lie one behind the other, as `nn.LSTM` has them, or they are copied at every call."""
+    (gates, width), hidden = t["weight_ih"].shape, t["weight_hh"].shape[1]
+    module = torch.nn.LSTM(width, hidden, batch_first=True, bidirectional=True).to(t["x"])
+    for name, parameter in module.named_parameters():
+        kind = name.replace("_l0", "")
+        parameter.data.copy_(t[kind])
+        t[kind] = parameter
+    module.flatten_parameters()
+    return lambda t: module(t["x"])[0]
+
+
 def crf(t):
     """Log-partition by the forward recursion over all sentences at once."""
     classes = t["transitions"].shape[1]
@@ -57,6 +71,7 @@ OPS = {
     "softmax": lambda t: F.softmax(t["x"], dim=-1),
     "gelu": lambda t: F.gelu(t["x"]),
     "dropout": lambda t: F.dropout(t["x"], 0.1, training=True),
+    "product": lambda t: F.linear(t["x"], t["weight"]),
     "linear": lambda t: F.linear(t["x"], t["weight"], t["bias"]),
     "attention": attention,
     "embedding": lambda t: F.embedding(t["ids"], t["table"]),
@@ -71,7 +86,10 @@ OPS = {
 def prepare(tensors, params):
     """The operation alone, or with the gradients of `leaves` for a given gradient of the output."""
     op, leaves = OPS[params["op"]], params["leaves"]
+    tensors = place.narrow(tensors)
     gradient = tensors.pop("gradient", None)
+    if params["op"] == "lstm" and place.device.type == "cuda":
+        op = cudnn_lstm(tensors)
     for name in leaves:
         tensors[name].requires_grad_()
 

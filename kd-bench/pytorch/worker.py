@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 
 import models
 import ops
+import place
 
 try:
     import onnxruntime
@@ -65,16 +66,16 @@ class Worker:
 
     def prepare(self, request):
         self.release(request)
-        tensors, params = load_file(request["inputs"]), request["params"]
+        tensors, params = place.take(load_file(request["inputs"])), request["params"]
         check, call = KINDS[request["kind"]](tensors, params)
         self.calls["pytorch"] = call
-        if params.get("onnx") and onnxruntime:
+        if params.get("onnx") and onnxruntime and place.device.type == "cpu":
             self.calls["onnxruntime"], run = onnx_tagger.prepare(tensors, torch.get_num_threads())
             name, expected = next(iter(check().items()))
             difference = abs(run() - expected.numpy()).max()
             if not difference <= 1e-3 * expected.abs().max():
                 raise ValueError(f"ONNX Runtime and PyTorch differ in {name} by up to {difference}")
-        outputs = {name: tensor.detach().contiguous() for name, tensor in check().items()}
+        outputs = {name: tensor.detach().float().cpu().contiguous() for name, tensor in check().items()}
         save_file(outputs, request["outputs"])
         gc.collect()
         return {}
@@ -84,9 +85,11 @@ class Worker:
         if calls > 1:  # The first call after a pause wakes threads and caches.
             call()
         gc.disable()
+        place.synchronize()
         start = time.perf_counter()
         for _ in range(calls):
             call()
+        place.synchronize()
         seconds = time.perf_counter() - start
         gc.enable()
         return {"ms": 1e3 * seconds / calls}
@@ -101,6 +104,7 @@ def main():
     versions = {
         "python": sys.version.split()[0],
         "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name(0) if place.device.type == "cuda" else None,
         "numpy": numpy.__version__,
         "onnxruntime": onnxruntime.__version__ if onnxruntime else None,
     }

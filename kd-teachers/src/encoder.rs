@@ -21,7 +21,7 @@
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use kd_core::batch::Sequence;
 use kd_core::model::Mode;
@@ -44,6 +44,8 @@ pub struct Encoder {
     segments: Option<Tensor>,
     norm: LayerNorm,
     layers: Vec<EncoderLayer>,
+    /// What the layers compute in, if not in the dtype of their weights.
+    compute: Option<DType>,
 }
 
 impl Encoder {
@@ -71,7 +73,14 @@ impl Encoder {
             segments,
             norm: LayerNorm::new(config.hidden, config.layer_norm_eps, embeddings.pp("LayerNorm"))?,
             layers: (0..config.layers).map(|idx| layer(config, parent.pp(idx))).collect::<Result<_>>()?,
+            compute: None,
         })
+    }
+
+    /// The same encoder with layers that compute in `dtype`, bf16 or f16, while weights and their gradients stay f32 (mixed
+    /// precision, Micikevicius et al. 2018): what a GPU is fast at. Embeddings and results are in the weights' dtype.
+    pub fn computing_in(self, dtype: DType) -> Self {
+        Self { compute: Some(dtype), ..self }
     }
 
     /// The shape that it was made with.
@@ -86,7 +95,7 @@ impl Encoder {
     /// # Errors
     /// If a sequence is longer than `max_positions`, or an id is not below the vocabulary's size.
     pub fn forward(&self, sequence: &Sequence, mode: Mode) -> Result<Tensor> {
-        self.run(sequence, mode, &mut |_| {})
+        self.run(sequence, mode, &mut |_| Ok(()))
     }
 
     /// All hidden states, `(batch, len, hidden)` each: the embeddings first, then every layer's.
@@ -95,18 +104,22 @@ impl Encoder {
     /// As [`Encoder::forward`].
     pub fn hidden_states(&self, sequence: &Sequence, mode: Mode) -> Result<Vec<Tensor>> {
         let mut states = Vec::with_capacity(self.layers.len() + 1);
-        self.run(sequence, mode, &mut |hidden| states.push(hidden.clone()))?;
+        self.run(sequence, mode, &mut |hidden| {
+            states.push(hidden.to_dtype(self.words.dtype())?);
+            Ok(())
+        })?;
         Ok(states)
     }
 
-    fn run(&self, sequence: &Sequence, mode: Mode, each: &mut dyn FnMut(&Tensor)) -> Result<Tensor> {
-        let mut hidden = self.embed(sequence, mode.site(0))?;
-        each(&hidden);
+    fn run(&self, sequence: &Sequence, mode: Mode, each: &mut dyn FnMut(&Tensor) -> Result<()>) -> Result<Tensor> {
+        let embedded = self.embed(sequence, mode.site(0))?;
+        each(&embedded)?;
+        let mut hidden = embedded.to_dtype(self.compute.unwrap_or(embedded.dtype()))?;
         for (layer, site) in self.layers.iter().zip(1..) {
             hidden = ops::encoder_layer(&hidden, &sequence.mask, layer, mode.site(site))?;
-            each(&hidden);
+            each(&hidden)?;
         }
-        Ok(hidden)
+        hidden.to_dtype(embedded.dtype())
     }
 
     fn embed(&self, sequence: &Sequence, mode: Mode) -> Result<Tensor> {

@@ -26,7 +26,7 @@
 
 use std::path::Path;
 
-use candle_core::{Device, Result as TensorResult, Tensor, bail};
+use candle_core::{DType, Device, Result as TensorResult, Tensor, bail};
 use kd_core::batch::{Rows, Sequence, Tokens};
 use kd_core::model::{Mode, Output, Student};
 use kd_core::nn::Linear;
@@ -87,6 +87,17 @@ pub struct HeadOptions {
     pub pooling: Pooling,
     /// Whether outputs carry all hidden states, for losses that match them.
     pub hidden_states: bool,
+    /// What the encoder's layers compute in, bf16 or f16, with weights and gradients in f32; none: in f32. See
+    /// [`Encoder::computing_in`].
+    pub compute: Option<DType>,
+}
+
+fn encoder(config: &EncoderConfig, variables: &Variables, options: &HeadOptions) -> TensorResult<Encoder> {
+    let encoder = Encoder::new(config, variables.builder())?;
+    Ok(match options.compute {
+        Some(dtype) => encoder.computing_in(dtype),
+        None => encoder,
+    })
 }
 
 /// Dropout and a linear layer over the classes.
@@ -182,7 +193,7 @@ impl TokenTagger {
     ) -> Result<Self> {
         let config = folder::apply(config, classes, options)?;
         Ok(Self {
-            encoder: Encoder::new(&config, variables.builder())?,
+            encoder: encoder(&config, variables, options)?,
             head: Head::new(&config, classes.len(), variables)?,
             classes: classes.to_vec(),
             hidden_states: options.hidden_states,
@@ -294,7 +305,7 @@ impl SequenceClassifier {
     ) -> Result<Self> {
         let config = folder::apply(config, classes, options)?;
         Ok(Self {
-            encoder: Encoder::new(&config, variables.builder())?,
+            encoder: encoder(&config, variables, options)?,
             head: Head::new(&config, classes.len(), variables)?,
             classes: classes.to_vec(),
             pooling: options.pooling,

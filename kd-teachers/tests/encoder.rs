@@ -155,3 +155,32 @@ fn an_unknown_id_is_an_error() {
     let (encoder, _) = encoder(&files("bert")).unwrap();
     assert!(encoder.forward(&pad(&[vec![100]], &Device::Cpu).unwrap(), Mode::Eval).is_err());
 }
+
+#[test]
+fn layers_in_half_precision_keep_weights_and_gradients_in_f32() {
+    let variables = Variables::new(1, DType::F32, &Device::Cpu);
+    let config = EncoderConfig {
+        vocabulary: 30,
+        hidden: 16,
+        layers: 2,
+        heads: 2,
+        intermediate: 32,
+        ..EncoderConfig::bert_base()
+    };
+    let exact = Encoder::new(&config, variables.builder()).unwrap();
+    let mixed = Encoder::new(&config, variables.builder()).unwrap().computing_in(DType::BF16);
+    let sequence = pad(&[vec![2, 7, 3], vec![2, 3]], &Device::Cpu).unwrap();
+    let [expected, found] = [&exact, &mixed].map(|encoder| encoder.hidden_states(&sequence, Mode::Eval).unwrap());
+    for (expected, found) in expected.iter().zip(&found) {
+        assert_eq!(found.dtype(), DType::F32);
+        let (expected, found) = (unpadded(expected, &sequence), unpadded(found, &sequence));
+        assert_close(&found, &expected, 0.05, "mixed precision");
+    }
+    assert_ne!(values(&expected[2]), values(&found[2]));
+    let last = mixed.forward(&sequence, Mode::Train { seed: 3 }).unwrap();
+    let gradients = weigh(&last).backward().unwrap();
+    for (name, variable) in variables.named() {
+        let gradient = gradients.get(&variable).unwrap_or_else(|| panic!("`{name}` has no gradient"));
+        assert_eq!(gradient.dtype(), DType::F32, "{name}");
+    }
+}

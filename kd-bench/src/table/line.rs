@@ -31,6 +31,8 @@ pub(super) struct Line {
     pub(super) target: Option<f64>,
     /// Of the rows that ONNX Runtime is measured in too.
     pub(super) onnxruntime: Option<Other>,
+    /// Operations of the row's products, where these are most of it.
+    pub(super) flop: Option<f64>,
 }
 
 impl Line {
@@ -47,6 +49,9 @@ impl Line {
             "rounds": self.rounds,
             "pytorch_threads_wait": self.waiting,
         });
+        if let Some(flop) = self.flop {
+            object["ours_tflop_per_s"] = json!(flop / self.ours / 1e9);
+        }
         if let Some(other) = &self.onnxruntime {
             object[format!("onnxruntime_{unit}")] = json!(other.value);
             object["onnxruntime_ratio"] = json!(self.ours / other.value);
@@ -126,6 +131,7 @@ mod tests {
             waiting: Some(Waiting::Sleeping),
             target: Some(0.8),
             onnxruntime: None,
+            flop: None,
         }
     }
 

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};
 
 use super::line::{Line, Other};
+use super::place::{Arithmetic, Kind, Place};
 use super::row::{Row, Tensors, Unit, Work};
 use super::worker::{Waiting, Worker};
 use super::{MeasureArgs, Message, rows};
@@ -35,10 +36,12 @@ pub(crate) fn measure(args: &MeasureArgs) -> Result<()> {
         Ok(out.flush()?)
     };
     let choice = &args.choice;
+    let place = Place::open(choice.device, choice.arithmetic)?;
     let mut workers = Vec::new();
-    // Where there is one thread, none of them waits.
-    for waiting in [Waiting::Spinning, Waiting::Sleeping].into_iter().take(args.at.into()) {
-        match Worker::start(&choice.python, args.at, waiting, true) {
+    // Where there is one thread, or a GPU works, none of them waits.
+    let ways = if place.is_cpu() { args.at.into() } else { 1 };
+    for waiting in [Waiting::Spinning, Waiting::Sleeping].into_iter().take(ways) {
+        match Worker::start(choice, args.at, waiting, true) {
             Ok(worker) => workers.push(worker),
             Err(reason) => {
                 write(&Message::NoPython(format!("{reason:#}")))?;
@@ -52,15 +55,16 @@ pub(crate) fn measure(args: &MeasureArgs) -> Result<()> {
     for row in choice.rows().iter().filter(|row| choice.threads_of(row) == args.at) {
         if choice.check {
             if let Some(worker) = workers.first_mut() {
-                let work = (row.work)()?;
-                let same = compare(&(work.check)()?, &worker.prepare(row, &work.inputs)?, row.tolerance);
+                let work = (row.work)(&place)?;
+                let tolerance = place.tolerance(row.tolerance);
+                let same = compare(&(work.check)()?, &worker.prepare(row, &work.inputs)?, tolerance);
                 same.with_context(|| format!("row `{}`", row.name))?;
                 write(&Message::Same(row.name.clone()))?;
             }
             continue;
         }
         let line = match row.unit {
-            Unit::Milliseconds => time(row, &mut workers, choice.runs.into(), args.at),
+            Unit::Milliseconds => time(row, &place, &mut workers, choice.runs.into(), args.at),
             Unit::Mebibytes => weigh(row, args, !workers.is_empty()),
         };
         write(&Message::Line(line.with_context(|| format!("row `{}`", row.name))?))?;
@@ -97,17 +101,17 @@ impl Side {
     }
 }
 
-fn time(row: &Row, workers: &mut [Worker], runs: usize, threads: u16) -> Result<Line> {
-    let Work { inputs, check, mut call } = (row.work)()?;
+fn time(row: &Row, place: &Place, workers: &mut [Worker], runs: usize, threads: u16) -> Result<Line> {
+    let Work { inputs, check, mut call } = (row.work)(place)?;
     let found = check()?;
     for worker in workers.iter_mut() {
-        compare(&found, &worker.prepare(row, &inputs)?, row.tolerance)?;
+        compare(&found, &worker.prepare(row, &inputs)?, place.tolerance(row.tolerance))?;
     }
     drop((inputs, found));
     let mut others = Vec::new();
     if let Some(worker) = workers.first() {
         others.push("pytorch");
-        if row.params["onnx"] == true && matches!(worker.versions.get("onnxruntime"), Some(Some(_))) {
+        if place.is_cpu() && row.params["onnx"] == true && matches!(worker.versions.get("onnxruntime"), Some(Some(_))) {
             others.push("onnxruntime");
         }
     }
@@ -116,10 +120,12 @@ fn time(row: &Row, workers: &mut [Worker], runs: usize, threads: u16) -> Result<
         if calls > 1 {
             call()?; // The first call after a pause wakes threads and caches.
         }
+        place.device.synchronize()?;
         let start = Instant::now();
         for _ in 0..calls {
             call()?;
         }
+        place.device.synchronize()?;
         Ok(start.elapsed().as_secs_f64() * 1e3 / calls as f64)
     };
     let mut ours = Side::try_out(|| run_ours(1))?;
@@ -153,7 +159,7 @@ fn time(row: &Row, workers: &mut [Worker], runs: usize, threads: u16) -> Result<
         }
         rounds += 1;
     }
-    let waiting = worker.map(|worker| worker.waiting);
+    let waiting = worker.map(|worker| worker.waiting).filter(|_| place.is_cpu());
     let mut medians = sides.into_iter().map(Side::median);
     Ok(Line {
         name: row.name.clone(),
@@ -165,6 +171,7 @@ fn time(row: &Row, workers: &mut [Worker], runs: usize, threads: u16) -> Result<
         waiting,
         target: row.target,
         onnxruntime: medians.next().map(|value| Other { value, target: row.onnx_target }),
+        flop: row.flop,
     })
 }
 
@@ -230,8 +237,8 @@ fn weigh(row: &Row, args: &MeasureArgs, with_python: bool) -> Result<Line> {
     let ours = String::from_utf8(output.stdout)?.trim().parse().context("reading our peak memory")?;
     let mut pytorch = None;
     if with_python {
-        let work = (row.work)()?;
-        let mut worker = Worker::start(&args.choice.python, args.at, Waiting::Spinning, false)?;
+        let work = (row.work)(&Place::open(Kind::Cpu, Arithmetic::F32)?)?;
+        let mut worker = Worker::start(&args.choice, args.at, Waiting::Spinning, false)?;
         compare(&(work.check)()?, &worker.prepare(row, &work.inputs)?, row.tolerance)?;
         worker.run("pytorch", 1)?;
         worker.run("pytorch", MEMORY_STEPS - 1)?;
@@ -247,6 +254,7 @@ fn weigh(row: &Row, args: &MeasureArgs, with_python: bool) -> Result<Line> {
         waiting: None,
         target: row.target,
         onnxruntime: None,
+        flop: None,
     })
 }
 
@@ -254,7 +262,7 @@ fn weigh(row: &Row, args: &MeasureArgs, with_python: bool) -> Result<Line> {
 pub(crate) fn memory(name: &str) -> Result<()> {
     let row = rows::all().into_iter().find(|row| row.name == name).with_context(|| format!("no row `{name}`"))?;
     let before = status_mib("VmRSS")?;
-    let mut work = (row.work)()?;
+    let mut work = (row.work)(&Place::open(Kind::Cpu, Arithmetic::F32)?)?;
     for _ in 0..MEMORY_STEPS {
         (work.call)()?;
     }

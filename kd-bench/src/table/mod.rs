@@ -6,6 +6,7 @@
 mod inputs;
 mod line;
 mod measure;
+mod place;
 mod row;
 mod rows;
 mod worker;
@@ -22,6 +23,7 @@ use serde_json::{Value, json};
 
 use self::line::{Line, print};
 pub(crate) use self::measure::{measure, memory};
+use self::place::{Arithmetic, Kind};
 use self::row::Row;
 
 /// What rows to measure and how.
@@ -36,6 +38,12 @@ pub(crate) struct Choice {
     /// Timed rounds of a row; a row whose round takes over a second gets 7
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(7..))]
     runs: u16,
+    /// Where both sides compute; rows that only the CPU has are left out on a GPU
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: Kind,
+    /// What products are computed in on a GPU
+    #[arg(long, value_enum, default_value = "f32")]
+    arithmetic: Arithmetic,
     /// Python with the packages of kd-bench/pytorch/requirements.txt
     #[arg(long, env = "KD_PYTHON", default_value = "python3")]
     python: PathBuf,
@@ -69,7 +77,12 @@ pub(crate) struct MeasureArgs {
 
 impl Choice {
     fn rows(&self) -> Vec<Row> {
-        rows::all().into_iter().filter(|row| row.name.contains(&self.filter)).collect()
+        let is_here = |row: &Row| match self.device {
+            Kind::Cpu => row.on_cpu,
+            // Both sides keep f32 weights and moments there: that is the row of f32.
+            Kind::Cuda => row.on_cuda && !(row.kind == "adamw" && self.arithmetic == Arithmetic::Bf16),
+        };
+        rows::all().into_iter().filter(|row| is_here(row) && row.name.contains(&self.filter)).collect()
     }
 
     fn threads_of(&self, row: &Row) -> u16 {
@@ -140,6 +153,7 @@ fn run_child(choice: &Choice, at: u16, mut take: impl FnMut(Message)) -> Result<
     let number = |value: u16| value.to_string();
     let mut child = Command::new(std::env::current_exe()?)
         .args(["measure", "--at", &number(at), "--threads", &number(choice.threads), "--runs", &number(choice.runs)])
+        .args(["--device", name(choice.device).as_str(), "--arithmetic", name(choice.arithmetic).as_str()])
         .args(["--filter", &choice.filter, "--python"])
         .arg(&choice.python)
         .args(choice.check.then_some("--check"))
@@ -159,12 +173,19 @@ fn run_child(choice: &Choice, at: u16, mut take: impl FnMut(Message)) -> Result<
     Ok(())
 }
 
+/// As the command line has it.
+fn name(value: impl clap::ValueEnum) -> String {
+    value.to_possible_value().map_or(String::new(), |value| value.get_name().to_string())
+}
+
 fn machine(choice: &Choice, versions: &BTreeMap<String, Option<String>>) -> Result<Value> {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, name)| name);
     Ok(json!({
         "cpu": model,
         "processors": std::thread::available_parallelism()?.get(),
+        "device": choice.device,
+        "arithmetic": choice.arithmetic,
         "threads": choice.threads,
         "runs": choice.runs,
         "versions": versions,

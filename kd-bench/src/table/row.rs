@@ -7,6 +7,8 @@ use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::place::Place;
+
 /// Tensors by name: inputs that both sides get, outputs that are compared.
 pub(super) type Tensors = HashMap<String, Tensor>;
 
@@ -68,7 +70,13 @@ pub(super) struct Row {
     /// Which function of `pytorch/` is the other side, and its arguments.
     pub(super) kind: &'static str,
     pub(super) params: Value,
-    pub(super) work: Box<dyn Fn() -> Result<Work>>,
+    pub(super) work: Box<dyn Fn(&Place) -> Result<Work>>,
+    /// Whether it is measured on the CPU.
+    pub(super) on_cpu: bool,
+    /// Whether it is measured on a CUDA device.
+    pub(super) on_cuda: bool,
+    /// Operations of its products, if these are most of it.
+    pub(super) flop: Option<f64>,
 }
 
 impl Row {
@@ -77,7 +85,7 @@ impl Row {
         name: impl Into<String>,
         kind: &'static str,
         params: Value,
-        work: impl Fn() -> Result<Work> + 'static,
+        work: impl Fn(&Place) -> Result<Work> + 'static,
     ) -> Self {
         Self {
             name: name.into(),
@@ -89,6 +97,9 @@ impl Row {
             kind,
             params,
             work: Box::new(work),
+            on_cpu: true,
+            on_cuda: true,
+            flop: None,
         }
     }
 
@@ -96,7 +107,12 @@ impl Row {
         Self { target: target.into(), ..self }
     }
 
+    /// On the CPU only.
+    pub(super) fn without_cuda(self) -> Self {
+        Self { on_cuda: false, ..self }
+    }
+
     pub(super) fn at_one_thread(self) -> Self {
-        Self { name: format!("{}, 1 thread", self.name), threads: Some(1), ..self }
+        Self { name: format!("{}, 1 thread", self.name), threads: Some(1), on_cuda: false, ..self }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -12,9 +11,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::row::{Row, Tensors};
+use super::{Choice, name};
 
 /// The scripts; they travel inside the binary.
-const SCRIPTS: [(&str, &str); 4] = [
+const SCRIPTS: [(&str, &str); 5] = [
+    ("place.py", include_str!("../../pytorch/place.py")),
     ("worker.py", include_str!("../../pytorch/worker.py")),
     ("ops.py", include_str!("../../pytorch/ops.py")),
     ("models.py", include_str!("../../pytorch/models.py")),
@@ -52,7 +53,8 @@ impl Worker {
     ///
     /// # Errors
     /// If there is no such program or PyTorch cannot be imported: then there is nothing to compare with.
-    pub(super) fn start(python: &Path, threads: u16, waiting: Waiting, keep_pages: bool) -> Result<Self> {
+    pub(super) fn start(choice: &Choice, threads: u16, waiting: Waiting, keep_pages: bool) -> Result<Self> {
+        let python = choice.python.as_path();
         let folder = tempfile::tempdir()?;
         for (name, text) in SCRIPTS {
             std::fs::write(folder.path().join(name), text)?;
@@ -61,6 +63,7 @@ impl Worker {
         let mut command = Command::new(python);
         command
             .arg(folder.path().join("worker.py"))
+            .args(["--device", name(choice.device).as_str(), "--arithmetic", name(choice.arithmetic).as_str()])
             .envs([("OMP_NUM_THREADS", &threads), ("MKL_NUM_THREADS", &threads)]);
         match waiting {
             Waiting::Spinning => command.env_remove("OMP_WAIT_POLICY"),
@@ -95,8 +98,8 @@ impl Worker {
         let (given, returned) = (path("inputs.safetensors"), path("outputs.safetensors"));
         // PyTorch looks up by i64.
         let for_pytorch = |tensor: &candle_core::Tensor| match tensor.dtype() {
-            DType::U32 => tensor.to_dtype(DType::I64),
-            _ => tensor.detach().contiguous(),
+            DType::U32 => tensor.to_device(&Device::Cpu)?.to_dtype(DType::I64),
+            _ => tensor.detach().to_device(&Device::Cpu)?.contiguous(),
         };
         let inputs: Tensors =
             inputs.iter().map(|(name, tensor)| Ok((name.clone(), for_pytorch(tensor)?))).collect::<Result<_>>()?;

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use candle_core::{DType, Device, Result, Tensor};
+use candle_nn::VarBuilder;
 use kd_core::batch::{Rows, Sequence, Tokens};
 use kd_core::losses::cross_entropy;
 use kd_core::model::{Mode, Student};
@@ -16,6 +17,7 @@ use kd_teachers::heads::{HeadOptions, TokenTagger};
 use serde_json::{Value, json};
 
 use crate::table::inputs::{builder, frozen, ids, named, with_weights};
+use crate::table::place::Place;
 use crate::table::row::{Row, Tensors, Unit, Work};
 
 /// Tags of CoNLL-2003.
@@ -35,7 +37,8 @@ pub(super) fn rows() -> Vec<Row> {
     rows.push(training("BERT-3", &short, 32, 128).target(0.8));
     rows.push(training("MiniLM-L6", &small, 32, 128).target(0.8));
     let memory = training("BERT-3", &short, 32, 128);
-    rows.push(Row { name: format!("peak memory, {}", memory.name), unit: Unit::Mebibytes, ..memory }.target(0.8));
+    let memory = Row { name: format!("peak memory, {}", memory.name), unit: Unit::Mebibytes, ..memory };
+    rows.push(Row { flop: None, ..memory.target(0.8) }.without_cuda());
     rows
 }
 
@@ -53,22 +56,41 @@ pub(super) fn torch_config(config: &EncoderConfig) -> Value {
     })
 }
 
-fn sequence(config: &EncoderConfig, batch: usize, len: usize) -> Result<Sequence> {
+/// Operations of the forward pass's products: four projections and attention's two products, and the two of the inner layer.
+fn flop(config: &EncoderConfig, batch: usize, len: usize) -> f64 {
+    let weights = 4 * config.hidden * config.hidden + 2 * config.hidden * config.intermediate;
+    2.0 * (config.layers * batch * len) as f64 * (weights + 2 * len * config.hidden) as f64
+}
+
+fn sequence(config: &EncoderConfig, batch: usize, len: usize, device: &Device) -> Result<Sequence> {
     Ok(Sequence {
-        ids: ids(1, (batch, len), config.vocabulary as u64)?,
-        mask: Tensor::ones((batch, len), DType::U8, &Device::Cpu)?,
+        ids: ids(1, (batch, len), config.vocabulary as u64)?.to_device(device)?,
+        mask: Tensor::ones((batch, len), DType::U8, device)?,
         segments: None,
         chars: None,
     })
 }
 
 /// A packed encoder, its forward pass, and what PyTorch needs for the same.
-pub(super) fn encoder_work(config: &EncoderConfig, batch: usize, len: usize, precision: Precision) -> Result<Work> {
+pub(super) fn encoder_work(
+    config: &EncoderConfig,
+    batch: usize,
+    len: usize,
+    precision: Precision,
+    place: &Place,
+) -> Result<Work> {
     let variables = Variables::new(0, DType::F32, &Device::Cpu);
     Encoder::new(config, variables.builder())?;
     let weights = frozen(&variables)?;
+    if !place.is_cpu() {
+        let on_device = VarBuilder::from_tensors(place.take_all(&weights)?, place.dtype(), &place.device);
+        let encoder = Encoder::new(config, on_device)?;
+        let sequence = sequence(config, batch, len, &place.device)?;
+        let inputs = with_weights(weights, [("ids", &sequence.ids)]);
+        return Ok(Work::new(inputs, move || Ok(named([("hidden", &encoder.forward(&sequence, Mode::Eval)?)]))));
+    }
     let encoder = Encoder::new(config, builder(&weights))?.pack(precision)?;
-    let sequence = sequence(config, batch, len)?;
+    let sequence = sequence(config, batch, len, &place.device)?;
     let inputs = with_weights(weights, [("ids", &sequence.ids)]);
     Ok(Work::new(inputs, move || Ok(named([("hidden", &encoder.forward(&sequence, Mode::Eval)?)]))))
 }
@@ -82,9 +104,9 @@ fn forward(config: &EncoderConfig, batch: usize, precision: Precision) -> Row {
     };
     let name = format!("encoder {}x{} forward{suffix}, batch {batch}x{LEN}", config.layers, config.hidden);
     let params = json!({"config": torch_config(config), "precision": format!("{precision:?}")});
-    let config = config.clone();
-    let row = Row::new(name, "encoder", params, move || encoder_work(&config, batch, LEN, precision));
-    Row { tolerance, ..row }
+    let (config, flop) = (config.clone(), flop(config, batch, LEN));
+    let row = Row::new(name, "encoder", params, move |place| encoder_work(&config, batch, LEN, precision, place));
+    Row { tolerance, flop: Some(flop), on_cuda: precision == Precision::F32, ..row }
 }
 
 /// Forward with dropout 0.1, cross-entropy over the tags of all tokens, backward and AdamW.
@@ -99,21 +121,24 @@ fn training(name: &str, config: &EncoderConfig, batch: usize, len: usize) -> Row
     let mut torch = torch_config(config);
     torch["classes"] = json!(CLASSES);
     let params = json!({"config": torch, "lr": optimizer.lr, "weight_decay": optimizer.weight_decay, "check": checked});
-    let config = config.clone();
-    let work = move || {
-        let variables = Variables::new(0, DType::F32, &Device::Cpu);
+    let (config, flop) = (config.clone(), flop(config, batch, len));
+    let work = move |place: &Place| {
+        let device = &place.device;
+        let variables = Variables::new(0, DType::F32, device);
         let classes: Vec<String> = (0..CLASSES).map(|class| class.to_string()).collect();
-        let model = TokenTagger::new(&config, &classes, &variables, &HeadOptions::default());
+        let options = HeadOptions { compute: place.compute(), ..HeadOptions::default() };
+        let model = TokenTagger::new(&config, &classes, &variables, &options);
         let model = model.map_err(candle_core::Error::wrap)?;
-        let index = Tensor::arange(0, (batch * len) as u32, &Device::Cpu)?;
+        let index = Tensor::arange(0, (batch * len) as u32, device)?;
         let rows = Rows::Words { index, per_example: vec![len; batch] };
-        let tokens = Tokens { first: sequence(&config, batch, len)?, second: None, rows };
-        let labels = ids(2, batch * len, CLASSES as u64)?;
+        let tokens = Tokens { first: sequence(&config, batch, len, device)?, second: None, rows };
+        let labels = ids(2, batch * len, CLASSES as u64)?.to_device(device)?;
         let more = named([("ids", &tokens.first.ids), ("labels", &labels)]);
         training_work(model, variables, tokens, labels, more, &checked, optimizer)
     };
     let row = Row::new(format!("{name} training step, batch {batch}x{len}"), "encoder_training", params, work);
-    Row { tolerance: 1e-3, ..row }
+    // Backwards there are two products for each of the forward pass.
+    Row { tolerance: 1e-3, flop: Some(3.0 * flop), ..row }
 }
 
 /// Loss and some gradients without dropout to compare; a whole training step to time.

@@ -11,6 +11,7 @@ use kd_core::optim::{AdamW, AdamWConfig, Optimizer};
 use serde_json::json;
 
 use crate::table::inputs::{ids, named, random};
+use crate::table::place::Place;
 use crate::table::row::{Row, Tensors, Work};
 
 const DROPOUT: f64 = 0.1;
@@ -32,6 +33,10 @@ pub(super) struct Op {
     pub(super) run: fn(&Tensors) -> Result<Tensor>,
     /// The forward pass with everything made that a deployed model makes once; `run` if there is nothing.
     pub(super) prepare: Option<fn(&Tensors) -> Result<Forward>>,
+    /// Operations of the forward pass's product, if it is one.
+    pub(super) flop: Option<f64>,
+    /// Whether it is not measured on the CPU.
+    pub(super) only_cuda: bool,
 }
 
 pub(super) type Forward = Rc<dyn Fn() -> Result<Tensor>>;
@@ -44,7 +49,8 @@ impl Op {
         inputs: impl Fn() -> Result<Tensors> + 'static,
         run: fn(&Tensors) -> Result<Tensor>,
     ) -> Self {
-        Self { name: name.into(), torch, leaves, targets: [None; 2], inputs: Rc::new(inputs), run, prepare: None }
+        let (name, inputs) = (name.into(), Rc::new(inputs));
+        Self { name, torch, leaves, targets: [None; 2], inputs, run, prepare: None, flop: None, only_cuda: false }
     }
 
     pub(super) fn targets(self, forward: impl Into<Option<f64>>, both: impl Into<Option<f64>>) -> Self {
@@ -52,7 +58,7 @@ impl Op {
     }
 
     pub(super) fn rows(self) -> [Row; 2] {
-        let Self { name, torch, leaves, targets, inputs, run, prepare } = self;
+        let Self { name, torch, leaves, targets, inputs, run, prepare, flop, only_cuda } = self;
         // Two draws cannot be compared: only what they keep of a tensor, in the mean over millions of values.
         let of_chance = torch == "dropout";
         let params = |leaves: &[&str]| json!({"op": torch, "leaves": leaves, "of_chance": of_chance});
@@ -63,17 +69,16 @@ impl Op {
         };
 
         let forward = Rc::clone(&inputs);
-        let forward = move || {
+        let forward = move |place: &Place| {
             let inputs = forward()?;
-            let call: Forward = match prepare {
-                Some(prepare) => prepare(&inputs)?,
-                None => {
-                    let tensors = inputs.clone();
-                    Rc::new(move || run(&tensors))
-                }
+            let tensors = place.take_all(&inputs)?;
+            let x = tensors.values().next().cloned();
+            let call: Forward = match prepare.filter(|_| place.is_cpu()) {
+                Some(prepare) => prepare(&tensors)?,
+                None => Rc::new(move || run(&tensors)),
             };
             let outputs = {
-                let (call, x) = (call.clone(), inputs.values().next().cloned());
+                let call = call.clone();
                 move || {
                     let y = call()?;
                     Ok(named([("y", &share(&y, x.as_ref().unwrap_or(&y))?)]))
@@ -81,18 +86,20 @@ impl Op {
             };
             Ok(Work { inputs, check: Box::new(outputs), call: Box::new(move || call().map(drop)) })
         };
-        let backward = move || {
+        let backward = move |place: &Place| {
             let mut inputs = inputs()?;
-            let y = run(&inputs)?;
+            let mut tensors = place.take_all(&inputs)?;
+            let y = run(&tensors)?;
             let gradient = random(99, y.shape())?;
-            let mut tensors = inputs.clone();
             for &leaf in leaves {
-                tensors.insert(leaf.into(), Var::from_tensor(&inputs[leaf])?.as_tensor().clone());
+                let variable = Var::from_tensor(&tensors[leaf])?.as_tensor().clone();
+                tensors.insert(leaf.into(), variable);
             }
             let is_loss = y.rank() == 0;
             if !is_loss {
                 inputs.insert("gradient".into(), gradient.clone());
             }
+            let gradient = place.take(&gradient)?;
             let (variables, seed) = (tensors.clone(), gradient.clone());
             let call = move || -> Result<GradStore> {
                 let y = run(&variables)?;
@@ -114,12 +121,15 @@ impl Op {
             Ok(Work { inputs, check: Box::new(check), call: Box::new(move || call().map(drop)) })
         };
         let [forward_target, both_target] = targets;
-        let row = |what: &str, leaves, target, work| Row {
+        let row = |what: &str, leaves: &[&str], target, work| Row {
             tolerance,
+            // A gradient for each factor of the product.
+            flop: flop.map(|flop| if leaves.is_empty() { flop } else { 3.0 * flop }),
+            on_cpu: !only_cuda,
             ..Row::new(format!("{name}, {what}"), "op", params(leaves), work).target(target)
         };
         [
-            row("forward", &[], forward_target, Box::new(forward) as Box<dyn Fn() -> Result<Work>>),
+            row("forward", &[], forward_target, Box::new(forward) as Box<dyn Fn(&Place) -> Result<Work>>),
             row("forward + backward", leaves, both_target, Box::new(backward)),
         ]
     }
@@ -136,6 +146,13 @@ impl CustomOp1 for Gradient {
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
         Ok((CpuStorage::F32(vec![0.0]), Shape::from(())))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, storage: &candle_core::CudaStorage, _: &Layout) -> Result<(candle_core::CudaStorage, Shape)> {
+        use candle_core::backend::{BackendDevice, BackendStorage};
+        let shape = Shape::from(());
+        Ok((storage.device().zeros_impl(&shape, DType::F32)?, shape))
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> Result<Option<Tensor>> {
@@ -161,6 +178,7 @@ pub(super) fn rows() -> Vec<Row> {
         Op::new("dropout 0.1 32x128x3072", "dropout", &["x"], x(&[32, 128, 3072]), |t| {
             ops::dropout(&t["x"], DROPOUT, Mode::Train { seed: 7 })
         }),
+        square(),
         linear(768),
         linear(3072),
         Op::new(
@@ -192,14 +210,25 @@ fn mask() -> Result<Tensor> {
     Tensor::ones((32, 128), DType::U8, &Device::Cpu)
 }
 
+/// What a GPU's matrix units reach, by which the other rows are judged.
+fn square() -> Op {
+    const SIDE: usize = 8192;
+    let inputs = || Ok(named([("x", &random(1, (SIDE, SIDE))?), ("weight", &(random(2, (SIDE, SIDE))? * 0.01)?)]));
+    let op = Op::new(format!("product {SIDE}x{SIDE}x{SIDE}"), "product", &["x", "weight"], inputs, |t| {
+        ops::linear(&t["x"], &t["weight"], None)
+    });
+    Op { flop: Some(2.0 * (SIDE as f64).powi(3)), only_cuda: true, ..op }
+}
+
 fn linear(out: usize) -> Op {
     let inputs = move || {
         let weight = (random(2, (out, 768))? * 0.04)?;
         Ok(named([("x", &random(1, (4096, 768))?), ("weight", &weight), ("bias", &random(3, out)?)]))
     };
-    Op::new(format!("linear 4096x768x{out}"), "linear", &["x", "weight", "bias"], inputs, |t| {
+    let op = Op::new(format!("linear 4096x768x{out}"), "linear", &["x", "weight", "bias"], inputs, |t| {
         ops::linear(&t["x"], &t["weight"], Some(&t["bias"]))
-    })
+    });
+    Op { flop: Some(2.0 * 4096.0 * 768.0 * out as f64), ..op }
 }
 
 fn embedding(rows: u64, width: usize, count: usize) -> Op {
@@ -253,14 +282,15 @@ fn adamw() -> Row {
     const MATRICES: usize = 35;
     let config = AdamWConfig::with_lr(1e-3);
     let params = json!({"lr": config.lr, "weight_decay": config.weight_decay});
-    let work = move || {
+    let work = move |place: &Place| {
         let (mut inputs, mut variables) = (Tensors::new(), Vec::new());
-        let mut loss = Tensor::zeros((), DType::F32, &Device::Cpu)?;
+        let mut loss = Tensor::zeros((), DType::F32, &place.device)?;
         for idx in 0..MATRICES {
             let [weight, gradient] = [1, 2].map(|seed| random(seed + 2 * idx as u64, (768, 960)));
             let (weight, gradient) = (weight?, gradient?);
-            let variable = Var::from_tensor(&weight.copy()?)?;
-            loss = (loss + variable.as_tensor().apply_op1(Gradient(gradient.clone()))?)?;
+            let variable = Var::from_tensor(&weight.to_device(&place.device)?.copy()?)?;
+            let on_device = gradient.to_device(&place.device)?;
+            loss = (loss + variable.as_tensor().apply_op1(Gradient(on_device))?)?;
             variables.push((format!("w{idx}"), variable));
             inputs.extend([(format!("w{idx}"), weight), (format!("g{idx}"), gradient)]);
         }

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::encoders::{CLASSES, encoder_work, shape, torch_config, training_work};
 use crate::table::inputs::{frozen, ids, named, with_weights};
+use crate::table::place::Place;
 use crate::table::row::{Row, Work};
 
 const WORDS: usize = 40;
@@ -42,7 +43,7 @@ fn config() -> TaggerConfig {
     TaggerConfig { encoder, head: Head::Softmax }
 }
 
-fn tokens(batch: usize) -> Result<Tokens> {
+fn tokens(batch: usize, device: &Device) -> Result<Tokens> {
     let count = batch * WORDS;
     let symbols = ids(3, (batch, WORDS, LONGEST_WORD), CHARACTERS as u64)?.flatten_all()?.to_vec1::<u32>()?;
     let length = |word: usize| if word == 0 { LONGEST_WORD } else { 1 + mix(4, word as u64) as usize % LONGEST_WORD };
@@ -52,12 +53,12 @@ fn tokens(batch: usize) -> Result<Tokens> {
     };
     let chars: Vec<u32> = symbols.into_iter().enumerate().map(own).collect();
     let first = Sequence {
-        ids: ids(5, (batch, WORDS), (KNOWN_WORDS + SPECIAL) as u64)?,
-        mask: Tensor::ones((batch, WORDS), DType::U8, &Device::Cpu)?,
+        ids: ids(5, (batch, WORDS), (KNOWN_WORDS + SPECIAL) as u64)?.to_device(device)?,
+        mask: Tensor::ones((batch, WORDS), DType::U8, device)?,
         segments: None,
-        chars: Some(Tensor::from_vec(chars, (batch, WORDS, LONGEST_WORD), &Device::Cpu)?),
+        chars: Some(Tensor::from_vec(chars, (batch, WORDS, LONGEST_WORD), device)?),
     };
-    let index = Tensor::arange(0, count as u32, &Device::Cpu)?;
+    let index = Tensor::arange(0, count as u32, device)?;
     Ok(Tokens { first, second: None, rows: Rows::Words { index, per_example: vec![WORDS; batch] } })
 }
 
@@ -79,7 +80,7 @@ fn forward_work(batch: usize, precision: Precision) -> Result<Work> {
     let padding = Tensor::zeros((1, weights[table].dim(1)?), DType::F32, &Device::Cpu)?;
     weights.insert(table.into(), Tensor::cat(&[&padding, &weights[table].narrow(0, 1, CHARACTERS + SPECIAL - 1)?], 0)?);
     let bundle = deployed(&Variables::from_tensors(weights.clone(), DType::F32, &Device::Cpu)?, precision)?;
-    let tokens = tokens(batch)?;
+    let tokens = tokens(batch, &Device::Cpu)?;
     let inputs = with_weights(weights, read_by_torch(&tokens)?);
     Ok(Work::new(inputs, move || Ok(named([("logits", bundle.forward(&tokens, Mode::Eval)?.logits()?)]))))
 }
@@ -107,8 +108,8 @@ fn forward(batch: usize, precision: Precision) -> Row {
         Precision::Int8 => (", int8 against f32", 0.1),
     };
     let name = format!("tagger forward{suffix}, batch {batch}x{WORDS} words");
-    let row = Row::new(name, "tagger", json!({"onnx": true}), move || forward_work(batch, precision));
-    Row { tolerance, ..row }
+    let row = Row::new(name, "tagger", json!({"onnx": true}), move |_| forward_work(batch, precision));
+    Row { tolerance, ..row }.without_cuda()
 }
 
 /// Forward with dropout 0.5, cross-entropy, backward and AdamW.
@@ -120,11 +121,11 @@ fn training(batch: usize) -> Row {
         "dropout": config().encoder.dropout, "lr": optimizer.lr, "weight_decay": optimizer.weight_decay,
         "check": checked,
     });
-    let work = move || {
-        let variables = Variables::new(0, DType::F32, &Device::Cpu);
+    let work = move |place: &Place| {
+        let variables = Variables::new(0, DType::F32, &place.device);
         let tagger = Tagger::new(&config(), CLASSES, variables.builder()).map_err(candle_core::Error::wrap)?;
-        let tokens = tokens(batch)?;
-        let labels = ids(2, batch * WORDS, CLASSES as u64)?;
+        let tokens = tokens(batch, &place.device)?;
+        let labels = ids(2, batch * WORDS, CLASSES as u64)?.to_device(&place.device)?;
         let mut more = named(read_by_torch(&tokens)?);
         more.insert("labels".into(), labels.clone());
         training_work(tagger, variables, tokens, labels, more, &checked, optimizer)
@@ -137,9 +138,9 @@ fn against_bert(batch: usize) -> Row {
     let config = shape(12, 768);
     let params = json!({"config": torch_config(&config)});
     let name = format!("tagger against PyTorch's BERT-base ({PIECES} pieces), batch {batch}x{WORDS} words");
-    let row = Row::new(name, "encoder", params, move || {
-        let bert = encoder_work(&config, batch, PIECES, Precision::F32)?;
+    let row = Row::new(name, "encoder", params, move |place| {
+        let bert = encoder_work(&config, batch, PIECES, Precision::F32, place)?;
         Ok(Work { call: forward_work(batch, Precision::F32)?.call, ..bert })
     });
-    Row { tolerance: 1e-3, ..row }
+    Row { tolerance: 1e-3, ..row }.without_cuda()
 }
