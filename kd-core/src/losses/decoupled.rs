@@ -77,6 +77,9 @@ pub fn decoupled_divergence_rows(
     weight(NAME, "non-target weight", config.non_target)?;
     let temperature = config.temperature.check(NAME)?;
     let ids = read_labels(NAME, labels, (rows, classes))?;
+    if rows == 0 {
+        return student_logits.sum(D::Minus1);
+    }
     let others: Vec<u32> =
         ids.iter().flat_map(|&label| (0..classes as u32).filter(move |&class| class != label)).collect();
     let others = Tensor::from_vec(others, (rows, classes - 1), student_logits.device())?;

@@ -157,13 +157,13 @@ fn paths_that_do_not_fit_are_errors() {
 
 #[test]
 fn rows_of_equal_logits_have_the_documented_value_and_no_gradient() {
-    let teacher = Tensor::new(&[[1f64, 2., 4.], [3., -1., 0.]], CPU).unwrap();
+    let teacher = Tensor::new(&[[1f64, 2., 4.], [3., -1., 0.5]], CPU).unwrap();
     let rows: [(&str, Pair); 2] = [
         ("cosine_distance", |s, t| cosine_distance_rows(s, t)),
         ("row_correlation", |s, t| row_correlation_rows(s, t, 1.0)),
     ];
     for (name, loss) in rows {
-        let student = Var::new(&[[0f64, 0., 0.], [0.5, 1., 0.]], CPU).unwrap();
+        let student = Var::new(&[[0f64, 0., 0.], [0.5, 1., -0.3]], CPU).unwrap();
         let values = loss(&student, &teacher).unwrap();
         assert_eq!(values.to_vec1::<f64>().unwrap()[0], 1.0, "{name}");
         let gradients = values.sum_all().unwrap().backward().unwrap();
@@ -212,5 +212,98 @@ fn half_precision_gives_finite_values_and_gradients_of_its_own_dtype() {
             assert!(gradient.iter().all(|x| x.is_finite()), "{name} in {dtype:?}");
             assert!(gradient.iter().any(|x| *x != 0.0), "{name} in {dtype:?}");
         }
+    }
+}
+
+#[test]
+fn logits_of_ten_thousand_give_finite_values_and_gradients() {
+    let student = [[1e4f32, -1e4, 0., 30.], [0., 0., 1e4, 1e4], [-1e4, 0., 3., 1.]];
+    let teacher = [[-1e4f32, 1e4, 0., 0.], [1e4, -1e4, 0., 0.], [1e4, 1e4, 0., -1e4]];
+    for (name, loss) in PAIRS.iter().filter(|(name, _)| *name != "kl_from_log_probs") {
+        let student = Var::new(&student, CPU).unwrap();
+        let loss = loss(&student, &Tensor::new(&teacher, CPU).unwrap()).unwrap();
+        assert!(loss.to_scalar::<f32>().unwrap().is_finite(), "{name}: {loss}");
+        let gradients = loss.backward().unwrap();
+        let gradient = gradients.get(&student).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(gradient.iter().all(|x| x.is_finite()), "{name}: {gradient:?}");
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_byte() {
+    let [student, teacher] = [1, 2].map(|seed| (random(seed, (700, 40)).unwrap() * 4.0).unwrap());
+    let run = |loss: &Pair| {
+        let student = Var::from_tensor(&student.to_dtype(DType::F32).unwrap()).unwrap();
+        let loss = loss(&student, &teacher.to_dtype(DType::F32).unwrap()).unwrap();
+        let gradient = loss.backward().unwrap().get(&student).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        (loss.to_scalar::<f32>().unwrap().to_bits(), gradient.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+    };
+    let pools = [1, 2, 4].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap());
+    for (name, loss) in PAIRS {
+        let [one, two, four] = pools.each_ref().map(|pool| pool.install(|| run(loss)));
+        assert!(one == two && one == four, "{name}");
+    }
+}
+
+#[test]
+fn both_losses_in_one_visit_are_those_of_two() {
+    let (student, teacher) = (random(1, (4, 5)).unwrap(), random(2, (4, 5)).unwrap());
+    let labels = Tensor::new(&[0u32, 4, 2, 2], CPU).unwrap();
+    for temperature in [
+        Temperature::from(2.0),
+        Temperature::from(3.0).unscaled(),
+        Temperature { student: 1.5, teacher: 4.0, scaled: true },
+        Temperature { student: 1.5, teacher: 4.0, scaled: false },
+    ] {
+        let (hard, soft) = distillation(&student, &teacher, &labels, temperature).unwrap();
+        assert_close(&hard, &cross_entropy(&student, &labels).unwrap(), 1e-14, 0.0).unwrap();
+        assert_close(&soft, &kl_divergence(&student, &teacher, temperature).unwrap(), 1e-14, 0.0).unwrap();
+    }
+}
+
+#[test]
+fn the_divergence_is_that_of_the_label_and_the_teachers_share_of_that_of_the_rest() {
+    // Zhao et al. 2022, eq. 6: KL = KL(b) + (1 - p_label) KL(n).
+    let (student, teacher) = (random(1, (4, 5)).unwrap(), (random(2, (4, 5)).unwrap() * 3.0).unwrap());
+    let labels = Tensor::new(&[0u32, 4, 2, 2], CPU).unwrap();
+    let part = |target, non_target| {
+        let config = Decoupled { target, non_target, temperature: 1.0.into() };
+        decoupled_divergence_rows(&student, &teacher, &labels, &config).unwrap()
+    };
+    let of_label = crate::ops::softmax(&teacher).unwrap().gather(&labels.unsqueeze(1).unwrap(), 1).unwrap();
+    let rest = of_label.squeeze(1).unwrap().affine(-1.0, 1.0).unwrap();
+    let sum = (part(1.0, 0.0) + (rest * part(0.0, 1.0)).unwrap()).unwrap();
+    assert_close(&sum, &kl_divergence_rows(&student, &teacher, 1.0).unwrap(), 1e-12, 1e-12).unwrap();
+}
+
+#[test]
+fn at_high_temperature_the_divergence_is_half_the_squared_difference_of_centred_logits() {
+    // Hinton et al. 2015, §2.1; what is left is of the order of 1 / T.
+    let (student, teacher) = (random(1, (4, 5)).unwrap(), random(2, (4, 5)).unwrap());
+    let expected = (centred_logit_mse_rows(&student, &teacher).unwrap() * 0.5).unwrap();
+    assert_close(&kl_divergence_rows(&student, &teacher, 1e4).unwrap(), &expected, 1e-3, 0.0).unwrap();
+}
+
+#[test]
+fn the_only_path_is_the_label_and_all_paths_are_the_cross_entropy_of_two_crfs() {
+    use crate::ops::crf;
+    let (emissions, transitions) = (random(1, (5, 3)).unwrap(), random(2, (5, 3)).unwrap());
+    let taught = ((random(3, (5, 3)).unwrap() * 3.0).unwrap(), random(4, (5, 3)).unwrap());
+    let paths = crf::k_best(&taught.0, &taught.1, &[2, 3], 1).unwrap();
+    let labels = Tensor::new(crf::viterbi(&taught.0, &taught.1, &[2, 3]).unwrap(), CPU).unwrap();
+    let expected = crf::negative_log_likelihood(&emissions, &transitions, &labels, &[2, 3]).unwrap();
+    for weights in [PathWeights::Uniform, PathWeights::Posterior] {
+        let found = path_cross_entropy(&emissions, &transitions, &paths, weights).unwrap();
+        assert_close(&found, &expected, 1e-14, 0.0).unwrap();
+    }
+    // With all paths, taught by itself: log Z - Σ p(y) s(y), the entropy, whose gradient with respect to the student is 0.
+    let (emissions, transitions) = (Var::from_tensor(&emissions).unwrap(), Var::from_tensor(&transitions).unwrap());
+    let paths = crf::k_best(&emissions, &transitions, &[2, 3], 27).unwrap();
+    let loss = path_cross_entropy(&emissions, &transitions, &paths, PathWeights::Posterior).unwrap();
+    assert!(loss.to_scalar::<f64>().unwrap() > 0.1);
+    let gradients = loss.backward().unwrap();
+    for variable in [&emissions, &transitions] {
+        let gradient = gradients.get(variable).unwrap();
+        assert_close(gradient, &gradient.zeros_like().unwrap(), 1e-13, 0.0).unwrap();
     }
 }

@@ -14,6 +14,9 @@ pub(super) fn centred(x: &Tensor) -> Result<Tensor> {
 ///
 /// Rows are divided by their largest value first, so that no square overflows or underflows.
 pub(super) fn unit(x: &Tensor) -> Result<Tensor> {
+    if x.elem_count() == 0 {
+        return Ok(x.clone()); // Candle has no largest of nothing.
+    }
     let largest = x.detach().abs()?.max_keepdim(D::Minus1)?;
     let zero = largest.eq(0f64)?.to_dtype(x.dtype())?;
     // 1 in rows of zeros, where neither the division nor the root then has anything to fail on.
