@@ -90,7 +90,8 @@ fn ops_of_students() {
 
 #[test]
 fn losses_on_logits() {
-    let softened: [(&str, fn(&Tensor, &Tensor) -> Result<Tensor>); 10] = [
+    type Pair = fn(&Tensor, &Tensor) -> Result<Tensor>;
+    let pairs: [(&str, Pair); 10] = [
         ("kl_divergence", |s, t| losses::kl_divergence_rows(s, t, 2.0)),
         ("reverse_kl_divergence", |s, t| losses::reverse_kl_divergence_rows(s, t, 2.0)),
         ("jensen_shannon_divergence", |s, t| losses::jensen_shannon_divergence_rows(s, t, 2.0)),
@@ -104,7 +105,7 @@ fn losses_on_logits() {
             losses::correlation(s, t, &Correlation { inter_class: 1.0, intra_class: 2.0, temperature: 2.0.into() })
         }),
     ];
-    for (name, loss) in softened {
+    for (name, loss) in pairs {
         check(name, &[&[4, 5]], |x, _| loss(&x[0], &(x[0].detach().flip(&[1])? * 2.0)?));
     }
     check("decoupled_divergence", &[&[4, 5]], |x, device| {

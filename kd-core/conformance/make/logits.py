@@ -182,7 +182,7 @@ write(
 
 write(
     "logit_mse",
-    "Ba and Caruana 2014, section 2.1",
+    "Ba and Caruana 2014, section 2",
     "mean_c (s_c - t_c)^2",
     both(lambda x: F.mse_loss(x["student_logits"], x["teacher_logits"], reduction="none").mean(-1)),
 )
@@ -190,7 +190,7 @@ write(
 centred = lambda x: x - x.mean(-1, keepdim=True)
 write(
     "centred_logit_mse",
-    "Ba and Caruana 2014, section 2.1; Hinton et al. 2015, section 2.1",
+    "Ba and Caruana 2014, section 2; Hinton et al. 2015, section 2.1",
     "mean_c ((s_c - mean s) - (t_c - mean t))^2",
     both(lambda x: (centred(x["student_logits"]) - centred(x["teacher_logits"])).square().mean(-1)),
 )
@@ -206,7 +206,7 @@ write(
 DIRECTIONS = {key: pair for key, pair in INPUTS.items() if key != "one row of equal logits"}
 write(
     "cosine_distance",
-    "Sanh et al. 2019 (DistilBERT), section 3, there of hidden states",
+    "Sanh et al. 2019 (DistilBERT), section 2, there of hidden states",
     "1 - s . t / (|s| |t|)",
     both(lambda x: 1 - F.cosine_similarity(x["student_logits"], x["teacher_logits"], dim=-1), DIRECTIONS),
 )
@@ -252,7 +252,7 @@ def decoupled(alpha, beta, s, t, labels):
 
 write(
     "decoupled_divergence",
-    "Zhao et al. 2022 (DKD), equation 7",
+    "Zhao et al. 2022 (DKD), section 3",
     "T^2 (alpha KL(b_t || b_s) + beta KL(n_t || n_s)), b the probabilities of the label and of the rest, n those within the rest",
     [
         case(
@@ -299,7 +299,7 @@ write(
 )
 write(
     "correlation",
-    "Huang et al. 2022 (DIST), equation 10",
+    "Huang et al. 2022 (DIST), section 4",
     "beta row_correlation + gamma column_correlation",
     [
         case(

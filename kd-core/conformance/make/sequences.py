@@ -116,7 +116,7 @@ def marginal_divergence(x, lengths):
 
 write(
     "crf_marginal_kl",
-    "Wang et al. 2020 (structure-level), section 3.2",
+    "Wang et al. 2020 (structure-level), section 3",
     "sum_c p_c (log p_c - log q_c) of a row, p and q the marginals of the teacher's and the student's CRF",
     cases(marginal_divergence, ("student", "teacher")),
 )
@@ -139,7 +139,7 @@ def best_paths(k, posterior):
 
 write(
     "path_cross_entropy",
-    "Wang et al. 2020 (structure-level), section 3.1",
+    "Wang et al. 2020 (structure-level), section 3",
     "sum over sequences of -sum_k w_k log p_student(path_k) over the teacher's k best paths, divided by the number of rows; "
     "w = 1 / paths (uniform) or the teacher's probabilities of these paths, made to sum to 1 (posterior)",
     [

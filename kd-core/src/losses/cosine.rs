@@ -9,7 +9,7 @@ use super::unit::unit;
 /// `1 - cos(student, teacher)`, mean over rows: 0 for the same direction, 2 for the opposite one; no unit.
 ///
 /// The length of the logits does not matter, a constant added to them does. A row of zeros has no direction: its loss is 1
-/// and its gradient 0. (Sanh et al. 2019, DistilBERT, §3 has it of hidden states.)
+/// and its gradient 0. (Sanh et al. 2019, DistilBERT, §2 has it of hidden states.)
 ///
 /// # Shapes
 /// - both: `(rows, classes)` float; the teacher is detached

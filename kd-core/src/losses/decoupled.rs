@@ -12,8 +12,8 @@ use crate::ops::distillation::kl_divergence_rows;
 /// | field         | purpose                                        | range       | in the paper            |
 /// |---------------|------------------------------------------------|-------------|-------------------------|
 /// | `target`      | `α`, weight of the label against all the rest  | finite, ≥ 0 | 1                       |
-/// | `non_target`  | `β`, weight of the classes among the rest      | finite, ≥ 0 | 1 to 10, most often 8   |
-/// | `temperature` | softens both sides, both parts                 | > 0         | 4                       |
+/// | `non_target`  | `β`, weight of the classes among the rest      | finite, ≥ 0 | 0.5 to 10               |
+/// | `temperature` | softens both sides, both parts                 | > 0         | 4 (CIFAR), 1 (ImageNet) |
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Decoupled {
@@ -26,7 +26,7 @@ pub struct Decoupled {
 }
 
 /// `T² · mean_rows (α KL(b_teacher ‖ b_student) + β KL(n_teacher ‖ n_student))` (Zhao et al. 2022, "Decoupled Knowledge
-/// Distillation", eq. 7).
+/// Distillation", §3).
 ///
 /// `b` is the probability of the label and of all other classes together, `n` the distribution over the other classes alone.
 /// [`kl_divergence`](super::kl_divergence) is `KL(b) + (1 - p_label) KL(n)` with the teacher's `p`: where the teacher is sure of the

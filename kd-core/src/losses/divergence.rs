@@ -103,8 +103,8 @@ fn unscale(rows: Tensor, temperature: Temperature) -> Result<Tensor> {
 /// `T² · mean_rows KL(softmax(student / T) ‖ softmax(teacher / T))`.
 ///
 /// The student's distribution is the first argument: it is drawn to what the teacher holds most probable and pays little
-/// for classes it leaves out (Gu et al. 2024, MiniLLM, §2.1). The value reaches `T² · (largest difference of the
-/// teacher's logits) / T`, so a very sure teacher makes it large.
+/// for classes it leaves out (Gu et al. 2024, MiniLLM, §2.1). The value is at most
+/// `T²` times `range / T + ln classes` with the range of the teacher's logits, so a very sure teacher makes it large.
 ///
 /// # Shapes
 /// - `student_logits`, `teacher_logits`: `(rows, classes)` float

@@ -16,9 +16,9 @@
 //! | [`reverse_kl_divergence`]               | teacher logits                | Gu et al. 2024 (MiniLLM), §2.1      |
 //! | [`jensen_shannon_divergence`]           | teacher logits                | Lin 1991                            |
 //! | [`kl_from_log_probs`]                   | log of a distribution         | e.g. a CRF's marginals              |
-//! | [`logit_mse`], [`centred_logit_mse`]    | teacher logits                | Ba & Caruana 2014, §2.1             |
+//! | [`logit_mse`], [`centred_logit_mse`]    | teacher logits                | Ba & Caruana 2014, §2               |
 //! | [`probability_mse`]                     | teacher logits                | Brier 1950                          |
-//! | [`cosine_distance`]                     | teacher logits                | Sanh et al. 2019, §3, there of hidden states |
+//! | [`cosine_distance`]                     | teacher logits                | Sanh et al. 2019, §2, there of hidden states |
 //! | [`decoupled_divergence`]                | teacher logits, class index   | Zhao et al. 2022 (DKD)              |
 //! | [`row_correlation`], [`column_correlation`], [`correlation`] | teacher logits | Huang et al. 2022 (DIST)    |
 //! | [`standardise`], before any of them     |                               | Sun et al. 2024                     |

@@ -10,9 +10,9 @@ use crate::ops::crf::{self, Path};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PathWeights {
-    /// The same for each, `1 / paths` (top-K of Wang et al. 2020, eq. 7).
+    /// The same for each, `1 / paths` (the top-K distillation of Wang et al. 2020, §3).
     Uniform,
-    /// The teacher's probability of the path among those given, `e^(s_k) / Σ_j e^(s_j)` (top-WK, eq. 8).
+    /// The teacher's probability of the path among those given, `e^(s_k) / Σ_j e^(s_j)` (the top-WK distillation there).
     Posterior,
 }
 
@@ -34,7 +34,7 @@ impl PathWeights {
 /// the number of words, as [`crf::negative_log_likelihood`], so the two have comparable weights.
 ///
 /// The teacher says which whole label sequences it holds possible, where marginals say so of each word alone
-/// (Wang et al. 2020, "Structure-Level Knowledge Distillation For Multilingual Sequence Labeling", §3.1). With the single path of the
+/// (Wang et al. 2020, "Structure-Level Knowledge Distillation For Multilingual Sequence Labeling", §3). With the single path of the
 /// labels it is the negative log-likelihood; with all paths and [`PathWeights::Posterior`] the cross-entropy between the two CRFs.
 ///
 /// # Shapes

@@ -7,7 +7,7 @@ use super::unit::centred;
 use super::{Temperature, mean};
 use crate::ops;
 
-/// Squared difference of logits, mean over rows and classes (logit units squared) (Ba and Caruana 2014, §2.1).
+/// Squared difference of logits, mean over rows and classes (logit units squared) (Ba and Caruana 2014, §2).
 ///
 /// A constant added to all logits of a row changes no probability and yet this loss: [`centred_logit_mse`] ignores it.
 ///

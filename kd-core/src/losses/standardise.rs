@@ -10,7 +10,8 @@ use super::unit::{centred, unit};
 /// A student so compared learns the shape of the teacher's logits and not their size, which a small model cannot follow
 /// (Sun et al. 2024, "Logit Standardization in Knowledge Distillation", algorithm 1): both sides are standardised, then softened and
 /// compared. The student's predictions stay those of its own logits. The standard deviation divides by `classes`, as
-/// the paper's; its published code divides by `classes - 1`, which is a temperature lower by `√((classes - 1) / classes)`.
+/// the paper's; its published code divides by `classes - 1`, as if
+/// the temperature were higher by the factor `√(classes / (classes - 1))`.
 ///
 /// A row of equal logits has no shape: it becomes 0, the logits of the uniform distribution, and its gradient is 0.
 ///

@@ -9,6 +9,8 @@ use crate::testing::{assert_close, random};
 const CPU: &Device = &Device::Cpu;
 
 type Pair = fn(&Tensor, &Tensor) -> Result<Tensor>;
+type Softened = fn(&Tensor, Temperature) -> Result<Tensor>;
+type Labelled<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
 
 /// Every loss of student and teacher logits, with its name.
 const PAIRS: &[(&str, Pair)] = &[
@@ -66,7 +68,7 @@ fn pairs_that_do_not_fit_are_errors_with_the_name_of_the_loss() {
 #[test]
 fn temperatures_are_finite_and_above_zero() {
     let x = zeros(&[2, 3]);
-    let losses: [(&str, fn(&Tensor, Temperature) -> Result<Tensor>); 9] = [
+    let losses: [(&str, Softened); 9] = [
         ("soft_cross_entropy", |x, t| soft_cross_entropy(x, x, t)),
         ("soft_cross_entropy_from_logits", |x, t| soft_cross_entropy_from_logits(x, x, t)),
         ("binary_cross_entropy_from_logits", |x, t| binary_cross_entropy_from_logits(x, x, t)),
@@ -105,7 +107,7 @@ fn labels_weights_and_smoothing_are_checked() {
 
     let decoupled = Decoupled { target: 1.0, non_target: 1.0, temperature: 1.0.into() };
     let smoothed = HardCrossEntropy { label_smoothing: 0.1, ..Default::default() };
-    let losses: [&dyn Fn(&Tensor) -> Result<Tensor>; 3] =
+    let losses: [Labelled<'_>; 3] =
         [&|labels| cross_entropy(&x, labels), &|labels| hard_cross_entropy(&x, labels, &smoothed), &|labels| {
             decoupled_divergence(&x, &x, labels, &decoupled)
         }];
@@ -263,7 +265,7 @@ fn both_losses_in_one_visit_are_those_of_two() {
 
 #[test]
 fn the_divergence_is_that_of_the_label_and_the_teachers_share_of_that_of_the_rest() {
-    // Zhao et al. 2022, eq. 6: KL = KL(b) + (1 - p_label) KL(n).
+    // Zhao et al. 2022, §3.1: KL = KL(b) + (1 - p_label) KL(n).
     let (student, teacher) = (random(1, (4, 5)).unwrap(), (random(2, (4, 5)).unwrap() * 3.0).unwrap());
     let labels = Tensor::new(&[0u32, 4, 2, 2], CPU).unwrap();
     let part = |target, non_target| {
