@@ -47,6 +47,21 @@ pub fn negative_log_likelihood_sequences(
     scores(emissions, transitions, lengths, Some(labels), [1.0, -1.0])
 }
 
+/// `-Σ_k w_k log p(path_k)` of each sequence, `(sequences,)`, for weighted paths of each whose weights sum to 1: the
+/// partition is computed once for all, and the differences are taken in f64.
+///
+/// The labels must be classes, as many as the sequence has rows.
+pub(crate) fn weighted_negative_log_likelihood(
+    emissions: &Tensor,
+    transitions: &Tensor,
+    paths: Vec<Vec<WeightedPath>>,
+    lengths: &[usize],
+) -> Result<Tensor> {
+    let negated = |(weight, labels): WeightedPath| (-weight, labels);
+    let paths = paths.into_iter().map(|paths| paths.into_iter().map(negated).collect()).collect();
+    Scores::new(lengths, 1.0, paths).apply(emissions, transitions)
+}
+
 /// `-log p(labels)` of all sequences, a scalar in nats, mean per **row**: the sum over sequences divided by the
 /// number of words, so its size can be compared with a cross-entropy over words.
 ///
@@ -75,18 +90,19 @@ fn scores(
     [partition, path]: [f64; 2],
 ) -> Result<Tensor> {
     check(emissions, transitions, lengths)?;
-    if let Some(labels) = labels.filter(|labels| labels.dims() != [emissions.dims()[0]] || labels.dtype() != DType::U32)
-    {
-        let rows = emissions.dim(0)?;
+    let rows = emissions.dim(0)?;
+    if let Some(labels) = labels.filter(|labels| labels.dims() != [rows] || labels.dtype() != DType::U32) {
         bail!("expected labels of shape {:?} of u32, found {:?} of {:?}", [rows], labels.dims(), labels.dtype());
     }
     #[cfg(feature = "cuda")]
     if crate::ops::cuda::has_crf(emissions, transitions)? {
         return crate::ops::cuda::crf_scores(emissions, transitions, lengths, labels, [partition, path]);
     }
-    let labels = labels.map(|labels| read_labels(emissions, labels)).transpose()?;
-    let op = Scores { lengths: lengths.to_vec(), partition, path, labels, alphas: Mutex::default() };
-    back(to_cpu(emissions)?.apply_op2(&to_cpu(transitions)?, op)?, emissions)
+    let paths = match labels {
+        Some(labels) => one_path_each(&read_labels(emissions, labels)?, path, lengths),
+        None => Vec::new(),
+    };
+    Scores::new(lengths, partition, paths).apply(emissions, transitions)
 }
 
 fn read_labels(emissions: &Tensor, labels: &Tensor) -> Result<Vec<u32>> {
@@ -98,24 +114,47 @@ fn read_labels(emissions: &Tensor, labels: &Tensor) -> Result<Vec<u32>> {
     }
 }
 
-/// `partition · log Z + path · s(labels)` of each sequence.
+/// A factor and the labels of a sequence's words.
+type WeightedPath = (f64, Vec<u32>);
+
+/// For each sequence the path that `labels`, one per row, are.
+fn one_path_each(labels: &[u32], weight: f64, lengths: &[usize]) -> Vec<Vec<WeightedPath>> {
+    let mut rest = labels;
+    let path = |&len: &usize| {
+        let (path, after) = rest.split_at(len);
+        rest = after;
+        vec![(weight, path.to_vec())]
+    };
+    lengths.iter().map(path).collect()
+}
+
+/// `partition · log Z + Σ weight · s(path)` of each sequence.
 struct Scores {
     lengths: Vec<usize>,
     partition: f64,
-    path: f64,
-    labels: Option<Vec<u32>>,
+    /// Of each sequence; empty where there are none.
+    paths: Vec<Vec<WeightedPath>>,
     /// The alphas of each sequence, kept for the backward pass.
     alphas: Mutex<Vec<Vec<f64>>>,
 }
 
 impl Scores {
+    fn new(lengths: &[usize], partition: f64, paths: Vec<Vec<WeightedPath>>) -> Self {
+        Self { lengths: lengths.to_vec(), partition, paths, alphas: Mutex::default() }
+    }
+
+    fn apply(self, emissions: &Tensor, transitions: &Tensor) -> Result<Tensor> {
+        check(emissions, transitions, &self.lengths)?;
+        let result = to_cpu(emissions)?.apply_op2(&to_cpu(transitions)?, self)?;
+        back(result, emissions)
+    }
+
     /// Calls `each` with every sequence of a share: its index, its first row counted from the share's, its rows and
-    /// labels.
-    fn walk(&self, (first, row): (usize, usize), mut each: impl FnMut(usize, usize, Range<usize>, &[u32])) {
+    /// paths.
+    fn walk(&self, (first, row): (usize, usize), mut each: impl FnMut(usize, usize, Range<usize>, &[WeightedPath])) {
         let mut begin = row;
         for (idx, &len) in self.lengths.iter().enumerate().skip(first).take(CHUNK) {
-            let labels = self.labels.as_ref().map_or(&[] as &[u32], |labels| &labels[begin..begin + len]);
-            each(idx, begin - row, begin..begin + len, labels);
+            each(idx, begin - row, begin..begin + len, self.paths.get(idx).map_or(&[], Vec::as_slice));
             begin += len;
         }
     }
@@ -135,18 +174,18 @@ impl CustomOp2 for Scores {
             .into_par_iter()
             .map(|share| {
                 let mut values = Vec::with_capacity(CHUNK);
-                self.walk(share, |_, _, rows, labels| {
+                self.walk(share, |_, _, rows, paths| {
                     let emissions = &emissions[rows.start * chain.lanes..rows.end * chain.lanes];
                     let (mut value, mut alphas) = (0.0, Vec::new());
                     if self.partition != 0.0 {
                         alphas = chain.alphas(emissions);
                         value += self.partition * chain.log_partition(&alphas);
                     }
-                    if self.path != 0.0 {
+                    for (weight, labels) in paths {
                         let rows = emissions.chunks_exact(chain.lanes).zip(labels);
                         let mut path: f64 = rows.map(|(row, &label)| row[label as usize]).sum();
                         chain.transitions_of(labels, |at| path += transitions[at]);
-                        value += self.path * path;
+                        value += weight * path;
                     }
                     values.push((value, alphas));
                 });
@@ -174,12 +213,12 @@ impl CustomOp2 for Scores {
             .map(|share| {
                 let rows = self.lengths.iter().skip(share.0).take(CHUNK).sum();
                 let mut into = Gradients::zeros(rows, classes);
-                self.walk(share, |idx, row, _, labels| {
+                self.walk(share, |idx, row, _, paths| {
                     if self.partition != 0.0 {
                         chain.log_partition_backward(&alphas[idx], self.partition * d[idx], row, &mut into);
                     }
-                    if self.path != 0.0 {
-                        let d = self.path * d[idx];
+                    for (weight, labels) in paths {
+                        let d = weight * d[idx];
                         for (t, &label) in labels.iter().enumerate() {
                             into.emissions[(row + t) * classes + label as usize] += d;
                         }
