@@ -14,6 +14,30 @@
 //!
 //! Gradients flow into the student's argument only: what the teacher said is detached here.
 
+mod attention;
+mod contrastive;
+mod flow;
+mod geometry;
+mod hidden;
+mod layer_by_layer;
+mod layer_map;
+mod neuron_selectivity;
+mod relations;
+mod vectors;
+
+pub use attention::{attention_kl, attention_kl_rows, attention_mse, attention_mse_rows};
+pub use contrastive::{Contrastive, ContrastiveConfig, MemoryBank};
+pub use flow::{flow_mse, flow_mse_rows};
+pub use geometry::{relational_angle, relational_distance, similarity_preserving};
+pub use hidden::{
+    Projection, first_token_distance, first_token_distance_rows, hidden_cosine, hidden_cosine_rows, hidden_mse,
+    hidden_mse_rows, normalised_distance, normalised_distance_rows,
+};
+pub use layer_by_layer::{LayerByLayer, LayerLosses};
+pub use layer_map::LayerMap;
+pub use neuron_selectivity::{SelectivityKernel, neuron_selectivity, neuron_selectivity_rows};
+pub use relations::{relation_kl, relation_kl_rows, self_relations_kl, self_relations_kl_rows};
+
 use candle_core::{D, DType, Result, Tensor, bail};
 
 use crate::ops;
