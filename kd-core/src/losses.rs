@@ -195,3 +195,22 @@ fn check_temperature(loss: &str, temperature: f64) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let two = Tensor::zeros((2, 2), DType::F64, &Device::Cpu).unwrap();
+        let three = Tensor::zeros((3, 2), DType::F64, &Device::Cpu).unwrap();
+        let none = Tensor::zeros((0, 2), DType::F64, &Device::Cpu).unwrap();
+        let message = |result: Result<Tensor>| result.unwrap_err().to_string();
+        assert!(message(kl_divergence(&two, &three, 1.)).contains("[2, 2] and [3, 2]"));
+        assert!(message(kl_divergence(&two, &two, 0.)).contains("temperature 0"));
+        assert!(message(kl_divergence(&none, &none, 1.)).contains("no rows"));
+        let labels = Tensor::new(&[0u32, 2], &Device::Cpu).unwrap();
+        assert!(message(cross_entropy(&two, &labels)).contains("label 2 with 2 classes"));
+    }
+}
