@@ -12,6 +12,27 @@
 //! | [`logit_mse`]          | teacher logits       | Ba & Caruana 2014       |
 //! | [`kl_from_log_probs`]  | log of a distribution| e.g. a CRF's marginals  |
 //!
+//! Between representations of student and teacher:
+//!
+//! | function                   | compares                           | row     | source                     |
+//! |----------------------------|------------------------------------|---------|----------------------------|
+//! | [`hidden_mse`]             | states, with a [`Projection`]      | row     | Romero et al. 2015         |
+//! | [`hidden_cosine`]          | directions of states               | row     | Sanh et al. 2019           |
+//! | [`normalised_distance`]    | normalised states                  | row     | Sun et al. 2019, eq. 7     |
+//! | [`first_token_distance`]   | the same over mapped layers        | example | Sun et al. 2019, eq. 7     |
+//! | [`attention_mse`]          | attention scores or probabilities  | example | Jiao et al. 2020, eq. 7    |
+//! | [`attention_kl`]           | attention probabilities            | example | Sun et al. 2020            |
+//! | [`relation_kl`]            | a relation between positions       | example | Wang et al. 2020           |
+//! | [`self_relations_kl`]      | those of queries, keys and values  | example | Wang et al. 2021           |
+//! | [`flow_mse`]               | change from layer to layer         | example | Yim et al. 2017            |
+//! | [`neuron_selectivity`]     | what the neurons respond to        | example | Huang and Wang 2017        |
+//! | [`relational_distance`], [`relational_angle`] | the shape of a batch | none | Park et al. 2019          |
+//! | [`similarity_preserving`]  | the similarities in a batch        | none    | Tung and Mori 2019         |
+//! | [`noise_contrast`], [`Contrastive`] | examples with a [`MemoryBank`] | row | Tian et al. 2020          |
+//! | [`LayerByLayer`]           | embeddings, layers, attention, logits | none | Jiao et al. 2020          |
+//!
+//! A [`LayerMap`] says which layers. Losses between positions take a mask, as the only ones: see [`attention_mse`].
+//!
 //! Gradients flow into the student's argument only: what the teacher said is detached here.
 
 mod attention;
@@ -26,7 +47,7 @@ mod relations;
 mod vectors;
 
 pub use attention::{attention_kl, attention_kl_rows, attention_mse, attention_mse_rows};
-pub use contrastive::{Contrastive, ContrastiveConfig, MemoryBank};
+pub use contrastive::{Contrastive, ContrastiveConfig, MemoryBank, noise_contrast, noise_contrast_rows};
 pub use flow::{flow_mse, flow_mse_rows};
 pub use geometry::{relational_angle, relational_distance, similarity_preserving};
 pub use hidden::{

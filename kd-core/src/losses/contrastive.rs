@@ -31,6 +31,7 @@
 //! ```
 
 mod bank;
+mod noise_contrast;
 
 use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
@@ -38,9 +39,9 @@ use candle_nn::VarBuilder;
 use super::mean;
 use super::vectors::{check, unit, wide, widen};
 use crate::nn::Linear;
-use crate::ops;
 
 pub use bank::{ContrastiveConfig, MemoryBank};
+pub use noise_contrast::{noise_contrast, noise_contrast_rows};
 
 /// The two projections, trained with the student and not needed afterwards.
 ///
@@ -110,21 +111,8 @@ impl Contrastive {
         let teacher = teacher.to_dtype(self.teacher.weight().dtype())?;
         let u = unit(&widen(&self.student.forward(student)?)?)?;
         let v = unit(&widen(&self.teacher.forward(&teacher)?)?)?;
-        let drawn = bank.draw(examples, step)?;
-        let (of_student, of_teacher) = bank.similarities(&u, &v, &drawn)?;
-        bank.fix_normalisers(&of_student, &of_teacher)?;
-        let rows = (bank.estimate(&of_student, 0)? + bank.estimate(&of_teacher, 1)?)?;
+        let rows = bank.contrast_rows(&u, &v, examples, step)?;
         bank.remember(&u, &v, examples)?;
         rows.to_dtype(student.dtype())
     }
-}
-
-/// `-ln h` of the first column and `-ln (1 - h)` of the others, summed, for `h = sigmoid(log_odds)`: `(rows, 1 + K)` →
-/// `(rows,)`.
-fn noise_contrast(log_odds: &Tensor) -> Result<Tensor> {
-    // The two logarithms of a sigmoid are those of a softmax over (x, 0), which overflows nowhere.
-    let logs = ops::log_softmax(&Tensor::stack(&[log_odds, &log_odds.zeros_like()?], 2)?)?; // (rows, 1 + K, 2)
-    let own = logs.narrow(1, 0, 1)?.narrow(2, 0, 1)?.squeeze(2)?.squeeze(1)?;
-    let others = logs.narrow(1, 1, log_odds.dim(1)? - 1)?.narrow(2, 1, 1)?.squeeze(2)?.sum(1)?;
-    (own + others)?.neg()
 }

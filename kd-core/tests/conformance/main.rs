@@ -3,6 +3,7 @@
 mod invariance;
 mod logits;
 mod reader;
+mod representations;
 
 use std::collections::BTreeSet;
 
@@ -12,7 +13,7 @@ use kd_core::testing::{assert_close, check_gradients};
 use self::reader::{Case, File, Given, Loss, files};
 
 fn losses() -> impl Iterator<Item = &'static Loss> {
-    logits::LOSSES.iter()
+    logits::LOSSES.iter().chain(representations::LOSSES)
 }
 
 /// Runs `check` for every case of every loss; a failure names both.

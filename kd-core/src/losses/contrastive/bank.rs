@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{D, DType, Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_nn::Init;
 use serde::{Deserialize, Serialize};
 
 use super::super::vectors::{unit, widen};
-use super::noise_contrast;
+use super::noise_contrast::{first_log_normaliser, noise_contrast_rows};
 use crate::error::Error;
 use crate::variables::{Variables, mix};
 
@@ -155,8 +155,8 @@ impl MemoryBank {
         Ok(drawn)
     }
 
-    /// `m · u / τ` of the teacher's memories with the student and the other way round, `(rows, 1 + K)` each.
-    pub(super) fn similarities(&self, u: &Tensor, v: &Tensor, drawn: &[u32]) -> Result<(Tensor, Tensor)> {
+    /// The loss of each row in both directions, `(rows,)`; the first call fixes the normalising constants.
+    pub(super) fn contrast_rows(&mut self, u: &Tensor, v: &Tensor, examples: &[usize], step: u64) -> Result<Tensor> {
         let (rows, width) = u.dims2()?;
         if width != self.config.width || u.dtype() != self.memories[0].dtype() {
             bail!(
@@ -166,35 +166,20 @@ impl MemoryBank {
                 u.dtype()
             );
         }
-        let index = Tensor::new(drawn, u.device())?;
-        let with = |memory: &Tensor, x: &Tensor| {
-            let gathered = memory.index_select(&index, 0)?.reshape((rows, drawn.len() / rows, width))?;
-            gathered.matmul(&x.unsqueeze(2)?)?.squeeze(2)? * (1.0 / self.config.temperature)
+        let index = Tensor::new(self.draw(examples, step)?, u.device())?;
+        let candidates = |memory: &Tensor| memory.index_select(&index, 0)?.reshape((rows, (), width));
+        let of_student = candidates(&self.memories[1])?; // (rows, 1 + K, width)
+        let of_teacher = candidates(&self.memories[0])?;
+        let (temperature, count) = (self.config.temperature, self.config.examples);
+        let [ln_z_of_student, ln_z_of_teacher] = match &self.log_normalisers {
+            Some(fixed) => fixed,
+            None => self.log_normalisers.insert([
+                first_log_normaliser(u, &of_student, temperature, count)?,
+                first_log_normaliser(v, &of_teacher, temperature, count)?,
+            ]),
         };
-        Ok((with(&self.memories[1], u)?, with(&self.memories[0], v)?))
-    }
-
-    /// Fixes `Z` by the first batch: `N` times the mean of the exponentials.
-    pub(super) fn fix_normalisers(&mut self, of_student: &Tensor, of_teacher: &Tensor) -> Result<()> {
-        if self.log_normalisers.is_some() {
-            return Ok(());
-        }
-        let fix = |similarities: &Tensor| {
-            let all = similarities.detach().flatten_all()?;
-            all.log_sum_exp(D::Minus1)? + (self.config.examples as f64 / all.elem_count() as f64).ln()
-        };
-        self.log_normalisers = Some([fix(of_student)?, fix(of_teacher)?]);
-        Ok(())
-    }
-
-    /// The noise-contrastive loss of each row in one direction, 0 of the student and 1 of the teacher.
-    pub(super) fn estimate(&self, similarities: &Tensor, direction: usize) -> Result<Tensor> {
-        let Some(log_normalisers) = &self.log_normalisers else {
-            bail!("contrastive: the normalising constants are not fixed yet");
-        };
-        // h = P / (P + K/N): the odds are P · N/K.
-        let noise = (self.config.negatives as f64 / self.config.examples as f64).ln();
-        noise_contrast(&similarities.broadcast_sub(&(&log_normalisers[direction] + noise)?)?)
+        noise_contrast_rows(u, &of_student, temperature, ln_z_of_student, count)?
+            + noise_contrast_rows(v, &of_teacher, temperature, ln_z_of_teacher, count)?
     }
 
     /// Writes a batch into the memories.
