@@ -44,6 +44,7 @@ mod layer_by_layer;
 mod layer_map;
 mod neuron_selectivity;
 mod relations;
+mod token_mask;
 mod vectors;
 
 pub use attention::{attention_kl, attention_kl_rows, attention_mse, attention_mse_rows};

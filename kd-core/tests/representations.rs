@@ -268,6 +268,20 @@ fn equal_rows_and_zeros_give_numbers() {
 }
 
 #[test]
+fn rows_that_coincide_have_no_distance_and_a_right_angle() {
+    // The teacher's rows are the corners of a triangle of equal sides: relative distances 1, cosines 1/2.
+    let teacher = Tensor::eye(3, DType::F64, &Device::Cpu).unwrap();
+    let one_place = Tensor::ones((3, 2), DType::F64, &Device::Cpu).unwrap();
+    assert!((scalar(&losses::relational_distance(&one_place, &teacher).unwrap()) - 0.5).abs() < 1e-14);
+    assert!((scalar(&losses::relational_angle(&one_place, &teacher).unwrap()) - 0.125).abs() < 1e-14);
+    // Relative distances 0, 3/2 and 3/2. Cosines 0 at the two that coincide and 1 at the third.
+    let two_places = Tensor::new(&[[1f64, 1.], [1., 1.], [2., 1.]], &Device::Cpu).unwrap();
+    let by_hand = (0.5 + 0.125 + 0.125) / 3.;
+    assert!((scalar(&losses::relational_distance(&two_places, &teacher).unwrap()) - by_hand).abs() < 1e-14);
+    assert!((scalar(&losses::relational_angle(&two_places, &teacher).unwrap()) - 0.125).abs() < 1e-14);
+}
+
+#[test]
 fn sure_teachers_and_students_give_finite_divergences() {
     let mask = mask(&[2], 2);
     let sure = Tensor::new(&[[[[1f32, 0.], [0., 1.]]]], &Device::Cpu).unwrap();

@@ -18,7 +18,8 @@
 use candle_core::{D, DType, Result, Tensor};
 
 use super::mean;
-use super::vectors::{Tokens, check, wide};
+use super::token_mask::TokenMask;
+use super::vectors::{check, wide};
 
 /// Squared difference of attention, mean over heads and the cells between tokens, then over examples.
 ///
@@ -99,13 +100,13 @@ pub fn attention_kl_rows(student_probs: &Tensor, teacher_probs: &Tensor, mask: &
     (sum / (tokens.counts()? * heads as f64)?)?.to_dtype(student_probs.dtype())
 }
 
-fn maps(loss: &str, student: &Tensor, teacher: &Tensor, mask: &Tensor) -> Result<(Tensor, Tensor, Tokens, usize)> {
+fn maps(loss: &str, student: &Tensor, teacher: &Tensor, mask: &Tensor) -> Result<(Tensor, Tensor, TokenMask, usize)> {
     check(loss, "(batch, heads, len, len)", 4, false, student, teacher)?;
     let (batch, heads, len, keys) = student.dims4()?;
     if len != keys {
         candle_core::bail!("{loss}: expected as many queries as keys, found {:?}", student.dims());
     }
     let (student, teacher) = wide(loss, student, teacher)?;
-    let tokens = Tokens::new(loss, mask, batch, len, student.dtype())?;
+    let tokens = TokenMask::new(loss, mask, batch, len, student.dtype())?;
     Ok((student, teacher, tokens, heads))
 }

@@ -9,7 +9,8 @@
 use candle_core::{Result, Tensor};
 
 use super::mean;
-use super::vectors::{Tokens, check, wide};
+use super::token_mask::TokenMask;
+use super::vectors::{check, wide};
 
 /// Squared difference of the flow matrices, mean over their cells, then over examples.
 ///
@@ -46,7 +47,7 @@ pub fn flow_mse_rows(student: (&Tensor, &Tensor), teacher: (&Tensor, &Tensor), m
     let (batch, len, _) = student.0.dims3()?;
     let (student_early, teacher_early) = wide(LOSS, student.0, teacher.0)?;
     let (student_late, teacher_late) = wide(LOSS, student.1, teacher.1)?;
-    let tokens = Tokens::new(LOSS, mask, batch, len, student_early.dtype())?;
+    let tokens = TokenMask::new(LOSS, mask, batch, len, student_early.dtype())?;
     let counts = tokens.counts()?.reshape((batch, 1, 1))?;
     let flow = |early: &Tensor, late: &Tensor| {
         let early = tokens.keep_rows(early)?.transpose(1, 2)?.contiguous()?;

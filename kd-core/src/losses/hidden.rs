@@ -147,7 +147,7 @@ pub fn normalised_distance_rows(student: &Tensor, teacher: &Tensor) -> Result<Te
     (unit(&s)? - unit(&t)?)?.sqr()?.sum(D::Minus1)?.to_dtype(student.dtype())
 }
 
-/// [`normalised_distance`] of the first tokens' states ([CLS]), summed over mapped layers, mean over examples.
+/// [`normalised_distance`] of the first tokens' states (`[CLS]`), summed over mapped layers, mean over examples.
 ///
 /// The intermediate-layer loss of patient distillation (Sun et al. 2019, eq. 7). The paper leaves the last layer out,
 /// because the logits come from it: its `skip` for 6 layers of 12 is the list `[1, 2], [2, 4], .. [5, 10]`.

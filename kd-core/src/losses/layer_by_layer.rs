@@ -120,8 +120,10 @@ impl LayerByLayer {
                 add(&mut attention, attention_mse(of_student, of_teacher, &sequence.mask)?)?;
             }
         }
-        let probs = ops::softmax(&(teacher.logits()?.detach() / self.temperature)?)?;
-        let prediction = soft_cross_entropy(student.logits()?, &probs, self.temperature)?;
+        let logits = student.logits()?;
+        let teacher_logits = teacher.logits()?.detach().to_dtype(logits.dtype())?;
+        let probs = ops::softmax(&(teacher_logits / self.temperature)?)?;
+        let prediction = soft_cross_entropy(logits, &probs, self.temperature)?;
         Ok(LayerLosses { embeddings, hidden, attention, prediction })
     }
 }

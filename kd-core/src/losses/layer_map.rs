@@ -53,7 +53,7 @@ impl LayerMap {
         }
         match self {
             LayerMap::Uniform | LayerMap::UniformWithEmbeddings => {
-                if teacher_layers % student_layers != 0 {
+                if !teacher_layers.is_multiple_of(student_layers) {
                     let expected = "teacher layers that are a multiple of the student's for a uniform map";
                     return wrong(expected, "a remainder".to_string());
                 }

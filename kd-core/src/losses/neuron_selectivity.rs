@@ -17,7 +17,8 @@ use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::mean;
-use super::vectors::{Tokens, check, divided, unit, wide};
+use super::token_mask::TokenMask;
+use super::vectors::{check, divided, unit, wide};
 
 /// The kernel of [`neuron_selectivity`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +71,7 @@ pub fn neuron_selectivity_rows(
     check(LOSS, "(batch, len, width)", 3, true, student, teacher)?;
     let (batch, len, _) = student.dims3()?;
     let (s, t) = wide(LOSS, student, teacher)?;
-    let tokens = Tokens::new(LOSS, mask, batch, len, s.dtype())?;
+    let tokens = TokenMask::new(LOSS, mask, batch, len, s.dtype())?;
     let embedding = |x: &Tensor| {
         let neurons = unit(&tokens.keep_rows(x)?.transpose(1, 2)?.contiguous()?)?; // (batch, width, len)
         let width = neurons.dim(1)?;

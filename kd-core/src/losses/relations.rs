@@ -13,7 +13,8 @@
 use candle_core::{D, Result, Tensor, bail};
 
 use super::mean;
-use super::vectors::{Tokens, check, wide};
+use super::token_mask::TokenMask;
+use super::vectors::{check, wide};
 use crate::ops;
 
 /// A score that takes a key of padding out of any softmax, and twice of which is still finite in `f32`.
@@ -66,7 +67,7 @@ pub fn relation_kl_rows(
     let (batch, len, _) = student.0.dims3()?;
     let (student_a, teacher_a) = wide(LOSS, student.0, teacher.0)?;
     let (student_b, teacher_b) = wide(LOSS, student.1, teacher.1)?;
-    let tokens = Tokens::new(LOSS, mask, batch, len, student_a.dtype())?;
+    let tokens = TokenMask::new(LOSS, mask, batch, len, student_a.dtype())?;
     let s = log_relation("student", &student_a, &student_b, heads, &tokens)?;
     let t = log_relation("teacher", &teacher_a, &teacher_b, heads, &tokens)?;
     let divergence = (t.exp()? * (&t - s)?)?.sum_keepdim(D::Minus1)?; // (batch, heads, len, 1)
@@ -115,9 +116,9 @@ pub fn self_relations_kl_rows(
 }
 
 /// `log softmax(a bᵀ / √d)` of each relation head over the keys that are tokens, `(batch, heads, len, len)`.
-fn log_relation(owner: &str, a: &Tensor, b: &Tensor, heads: usize, tokens: &Tokens) -> Result<Tensor> {
+fn log_relation(owner: &str, a: &Tensor, b: &Tensor, heads: usize, tokens: &TokenMask) -> Result<Tensor> {
     let (batch, len, width) = a.dims3()?;
-    if heads == 0 || width % heads != 0 {
+    if heads == 0 || !width.is_multiple_of(heads) {
         bail!("relation_kl: expected a number of heads that divides the {owner}'s width {width}, found {heads}");
     }
     let head_width = width / heads;

@@ -1,6 +1,6 @@
-//! Arithmetic that the losses on representations share: width of numbers, lengths that are safe at zero, masks.
+//! Arithmetic that the losses on representations share: wide numbers, and lengths that are safe at zero.
 
-use candle_core::{D, DType, Device, Result, Tensor, bail};
+use candle_core::{D, DType, Result, Tensor, bail};
 
 /// A vector that is not longer than this counts as zero, as in PyTorch's `F.normalize`.
 const SHORTEST: f64 = 1e-12;
@@ -66,59 +66,11 @@ pub(super) fn divided(x: &Tensor, count: usize) -> Result<Tensor> {
     x * (1.0 / count as f64)
 }
 
-/// Which positions of padded sequences are tokens: the one mask that losses on attention need, because keys and queries
-/// of padding lie between those of tokens.
-pub(super) struct Tokens {
-    /// 1 on tokens, `(batch, len)` u8.
-    mask: Tensor,
-    batch: usize,
-    len: usize,
-    dtype: DType,
-}
-
-impl Tokens {
-    pub(super) fn new(loss: &str, mask: &Tensor, batch: usize, len: usize, dtype: DType) -> Result<Self> {
-        if mask.dims() != [batch, len] || mask.dtype() != DType::U8 {
-            bail!("{loss}: expected a u8 mask [{batch}, {len}], found {:?} {:?}", mask.dtype(), mask.dims());
-        }
-        Ok(Self { mask: mask.ne(0u8)?, batch, len, dtype })
-    }
-
-    /// Number of tokens of each example, `(batch,)`; 1 for an example without any, so that it divides.
-    pub(super) fn counts(&self) -> Result<Tensor> {
-        self.mask.to_dtype(self.dtype)?.sum(1)?.maximum(1.0)
-    }
-
-    /// Keeps the values of tokens' rows of `x`, `(batch, len, width)`, and sets the others to 0.
-    pub(super) fn keep_rows(&self, x: &Tensor) -> Result<Tensor> {
-        self.keep((self.batch, self.len, 1), x, 0.0)
-    }
-
-    /// Sets the columns of keys of padding of `x`, `(batch, heads, len, len)`, to `value`.
-    pub(super) fn keep_keys(&self, x: &Tensor, value: f64) -> Result<Tensor> {
-        self.keep((self.batch, 1, 1, self.len), x, value)
-    }
-
-    /// Sets the rows of queries of padding of `x`, `(batch, heads, len, len)` or `(batch, heads, len, 1)`, to `value`.
-    pub(super) fn keep_queries(&self, x: &Tensor, value: f64) -> Result<Tensor> {
-        self.keep((self.batch, 1, self.len, 1), x, value)
-    }
-
-    fn keep(&self, shape: impl Into<candle_core::Shape>, x: &Tensor, value: f64) -> Result<Tensor> {
-        let mask = self.mask.reshape(shape)?.broadcast_as(x.shape())?.contiguous()?;
-        let other = constant(value, x.dtype(), x.device())?.broadcast_as(x.shape())?.contiguous()?;
-        mask.where_cond(&x.contiguous()?, &other)
-    }
-}
-
-fn constant(value: f64, dtype: DType, device: &Device) -> Result<Tensor> {
-    Tensor::new(value, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_close, check_gradient, random};
+    use crate::testing::{check_gradient, random};
+    use candle_core::Device;
 
     #[test]
     fn zero_vectors_have_no_direction_and_no_gradient() {
@@ -137,24 +89,5 @@ mod tests {
     fn lengths_and_directions_have_their_gradients() {
         check_gradient(lengths, &random(1, (2, 3, 4)).unwrap(), 1e-8).unwrap();
         check_gradient(unit, &random(2, (2, 3, 4)).unwrap(), 1e-8).unwrap();
-    }
-
-    #[test]
-    fn masks_replace_what_is_not_a_token() {
-        let mask = Tensor::new(&[[1u8, 0], [0, 0]], &Device::Cpu).unwrap();
-        let tokens = Tokens::new("x", &mask, 2, 2, DType::F64).unwrap();
-        assert_eq!(tokens.counts().unwrap().to_vec1::<f64>().unwrap(), [1., 1.]);
-        let x =
-            Tensor::new(&[[[[1f64, f64::NAN], [3., 4.]]], [[[5., 6.], [7., f64::INFINITY]]]], &Device::Cpu).unwrap();
-        let kept = tokens.keep_queries(&tokens.keep_keys(&x, 0.0).unwrap(), 0.0).unwrap();
-        assert_close(
-            &kept.flatten_all().unwrap(),
-            &Tensor::new(&[1f64, 0., 0., 0., 0., 0., 0., 0.], &Device::Cpu).unwrap(),
-            0.,
-            0.,
-        )
-        .unwrap();
-        let message = Tokens::new("x", &mask, 2, 3, DType::F64).err().unwrap().to_string();
-        assert!(message.contains("expected a u8 mask [2, 3], found U8 [2, 2]"), "{message}");
     }
 }
