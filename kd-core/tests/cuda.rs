@@ -4,7 +4,9 @@
 #![cfg(feature = "cuda")]
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use kd_core::losses::{self, ContrastiveConfig, MemoryBank, SelectivityKernel};
+use kd_core::losses::{
+    self, ContrastiveConfig, Correlation, Decoupled, HardCrossEntropy, MemoryBank, PathWeights, SelectivityKernel,
+};
 use kd_core::model::Mode;
 use kd_core::ops::lstm::{LstmWeights, bidirectional};
 use kd_core::ops::{self, char_cnn::char_cnn, crf, distillation};
@@ -145,5 +147,41 @@ fn a_memory_bank() {
         contrast.loss(&mut bank, &student, &student.flip(&[1])?, &[4, 2, 8], 0)?;
         // The second step reads what the first has written.
         contrast.rows(&mut bank, &student, &student.flip(&[1])?, &[2, 4, 8], 1)
+    });
+}
+
+#[test]
+fn losses_on_logits() {
+    type Pair = fn(&Tensor, &Tensor) -> Result<Tensor>;
+    let pairs: [(&str, Pair); 10] = [
+        ("kl_divergence", |s, t| losses::kl_divergence_rows(s, t, 2.0)),
+        ("reverse_kl_divergence", |s, t| losses::reverse_kl_divergence_rows(s, t, 2.0)),
+        ("jensen_shannon_divergence", |s, t| losses::jensen_shannon_divergence_rows(s, t, 2.0)),
+        ("soft_cross_entropy_from_logits", |s, t| losses::soft_cross_entropy_from_logits_rows(s, t, 2.0)),
+        ("binary_cross_entropy_from_logits", |s, t| losses::binary_cross_entropy_from_logits_rows(s, t, 2.0)),
+        ("probability_mse", |s, t| losses::probability_mse_rows(s, t, 2.0)),
+        ("centred_logit_mse", losses::centred_logit_mse_rows),
+        ("cosine_distance", losses::cosine_distance_rows),
+        ("standardise", |s, t| losses::kl_divergence_rows(&losses::standardise(s)?, &losses::standardise(t)?, 2.0)),
+        ("correlation", |s, t| {
+            losses::correlation(s, t, &Correlation { inter_class: 1.0, intra_class: 2.0, temperature: 2.0.into() })
+        }),
+    ];
+    for (name, loss) in pairs {
+        check(name, &[&[4, 5]], |x, _| loss(&x[0], &(x[0].detach().flip(&[1])? * 2.0)?));
+    }
+    check("decoupled_divergence", &[&[4, 5]], |x, device| {
+        let (teacher, labels) = ((x[0].detach().flip(&[1])? * 2.0)?, Tensor::new(&[0u32, 2, 1, 1], device)?);
+        let config = Decoupled { target: 1.0, non_target: 8.0, temperature: 2.0.into() };
+        losses::decoupled_divergence_rows(&x[0], &teacher, &labels, &config)
+    });
+    check("hard_cross_entropy", &[&[4, 3]], |x, device| {
+        let class_weights = Some(vec![1.0, 2.0, 0.5]);
+        let config = HardCrossEntropy { label_smoothing: 0.1, class_weights, ..Default::default() };
+        losses::hard_cross_entropy_rows(&x[0], &Tensor::new(&[0u32, 2, 1, 1], device)?, &config)
+    });
+    check("path_cross_entropy", &[&[7, 3], &[5, 3]], |x, _| {
+        let paths = crf::k_best(&(&x[0] * 3.0)?, &x[1], &[4, 3], 3)?;
+        losses::path_cross_entropy(&x[0], &x[1], &paths, PathWeights::Posterior)
     });
 }

@@ -65,7 +65,7 @@ write(
 )
 write(
     "hidden_cosine",
-    "Sanh et al. 2019, section 3",
+    "Sanh et al. 2019, section 2",
     "1 - s.t / (|s| |t|)",
     on_states(lambda s, t: 1 - F.cosine_similarity(s, t, dim=-1, eps=0)),
 )

@@ -19,7 +19,7 @@ use candle_core::{D, DType, Result, Tensor};
 
 use super::mean;
 use super::token_mask::TokenMask;
-use super::vectors::{check, wide};
+use super::vectors::{check, wide_pair};
 
 /// Squared difference of attention, mean over heads and the cells between tokens, then over examples.
 ///
@@ -106,7 +106,7 @@ fn maps(loss: &str, student: &Tensor, teacher: &Tensor, mask: &Tensor) -> Result
     if len != keys {
         candle_core::bail!("{loss}: expected as many queries as keys, found {:?}", student.dims());
     }
-    let (student, teacher) = wide(loss, student, teacher)?;
+    let (student, teacher) = wide_pair(loss, student, teacher)?;
     let tokens = TokenMask::new(loss, mask, batch, len, student.dtype())?;
     Ok((student, teacher, tokens, heads))
 }

@@ -37,7 +37,9 @@ use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use super::mean;
-use super::vectors::{check, unit, wide, widen};
+use super::preconditions::wide;
+use super::unit::unit;
+use super::vectors::{check, wide_pair};
 use crate::nn::Linear;
 
 pub use bank::{ContrastiveConfig, MemoryBank};
@@ -107,10 +109,10 @@ impl Contrastive {
         if examples.len() != student.dim(0)? {
             bail!("{LOSS}: expected an example for each of {} rows, found {}", student.dim(0)?, examples.len());
         }
-        let (_, teacher) = wide(LOSS, student, teacher)?;
+        let (_, teacher) = wide_pair(LOSS, student, teacher)?;
         let teacher = teacher.to_dtype(self.teacher.weight().dtype())?;
-        let u = unit(&widen(&self.student.forward(student)?)?)?;
-        let v = unit(&widen(&self.teacher.forward(&teacher)?)?)?;
+        let u = unit(&wide(&self.student.forward(student)?)?)?;
+        let v = unit(&wide(&self.teacher.forward(&teacher)?)?)?;
         let rows = bank.contrast_rows(&u, &v, examples, step)?;
         bank.remember(&u, &v, examples)?;
         rows.to_dtype(student.dtype())

@@ -10,7 +10,7 @@ use candle_core::{Result, Tensor};
 
 use super::mean;
 use super::token_mask::TokenMask;
-use super::vectors::{check, wide};
+use super::vectors::{check, wide_pair};
 
 /// Squared difference of the flow matrices, mean over their cells, then over examples.
 ///
@@ -45,8 +45,8 @@ pub fn flow_mse_rows(student: (&Tensor, &Tensor), teacher: (&Tensor, &Tensor), m
     check(LOSS, "(batch, len, width)", 3, false, student.0, teacher.0)?;
     check(LOSS, "(batch, len, width)", 3, false, student.1, teacher.1)?;
     let (batch, len, _) = student.0.dims3()?;
-    let (student_early, teacher_early) = wide(LOSS, student.0, teacher.0)?;
-    let (student_late, teacher_late) = wide(LOSS, student.1, teacher.1)?;
+    let (student_early, teacher_early) = wide_pair(LOSS, student.0, teacher.0)?;
+    let (student_late, teacher_late) = wide_pair(LOSS, student.1, teacher.1)?;
     let tokens = TokenMask::new(LOSS, mask, batch, len, student_early.dtype())?;
     let counts = tokens.counts()?.reshape((batch, 1, 1))?;
     let flow = |early: &Tensor, late: &Tensor| {

@@ -14,7 +14,8 @@
 
 use candle_core::{D, Result, Tensor, bail};
 
-use super::vectors::{check, divided, lengths, unit, wide};
+use super::unit::unit;
+use super::vectors::{check, lengths, wide_pair};
 use crate::ops;
 
 /// The Huber loss (δ = 1) between the student's and the teacher's pairwise distances, each divided by its own mean;
@@ -43,11 +44,11 @@ pub fn relational_distance(student: &Tensor, teacher: &Tensor) -> Result<Tensor>
     let pairs = rows * (rows - 1);
     let relative = |x: &Tensor| {
         let distances = lengths(&differences(x)?)?.squeeze(D::Minus1)?; // (rows, rows)
-        // If all rows coincide, so do their relative distances: 0.
-        let mean = divided(&distances.sum_all()?, pairs)?.maximum(1e-12)?;
-        distances.broadcast_div(&mean)
+        let mean = (distances.sum_all()? / pairs as f64)?;
+        // If all rows coincide, their relative distances are 0 too.
+        distances.broadcast_div(&(&mean + mean.eq(0f64)?.to_dtype(mean.dtype())?)?)
     };
-    divided(&huber(&(relative(&s)? - relative(&t)?)?)?.sum_all()?, pairs)?.to_dtype(student.dtype())
+    (huber(&(relative(&s)? - relative(&t)?)?)?.sum_all()? / pairs as f64)?.to_dtype(student.dtype())
 }
 
 /// The Huber loss (δ = 1) between the cosines of the student's and the teacher's angles; mean over the
@@ -80,7 +81,8 @@ pub fn relational_angle(student: &Tensor, teacher: &Tensor) -> Result<Tensor> {
     // i = k is an angle of a pair with itself; i = j or k = j is a zero vector on both sides.
     let distinct = Tensor::eye(rows, s.dtype(), s.device())?.affine(-1.0, 1.0)?.unsqueeze(0)?;
     let difference = (cosines(&s)? - cosines(&t)?)?.broadcast_mul(&distinct)?;
-    divided(&huber(&difference)?.sum_all()?, rows * (rows - 1) * (rows - 2))?.to_dtype(student.dtype())
+    let triples = rows * (rows - 1) * (rows - 2);
+    (huber(&difference)?.sum_all()? / triples as f64)?.to_dtype(student.dtype())
 }
 
 /// Squared difference of the batch's similarity matrices, mean over their `rows²` cells.
@@ -126,5 +128,5 @@ fn examples(loss: &str, least: usize, student: &Tensor, teacher: &Tensor) -> Res
     if rows < least {
         bail!("{loss}: expected at least {least} rows, found {rows}");
     }
-    wide(loss, student, teacher)
+    wide_pair(loss, student, teacher)
 }

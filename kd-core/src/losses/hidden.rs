@@ -3,7 +3,7 @@
 //! | function                | value of a row        | source                                  |
 //! |-------------------------|-----------------------|-----------------------------------------|
 //! | [`hidden_mse`]          | `1/d · \|s - t\|²`    | Romero et al. 2015, §2.2; TinyBERT, eq. 8 |
-//! | [`hidden_cosine`]       | `1 - cos(s, t)`       | Sanh et al. 2019, §3                    |
+//! | [`hidden_cosine`]       | `1 - cos(s, t)`       | Sanh et al. 2019, §2                    |
 //! | [`normalised_distance`] | `\|s/\|s\| - t/\|t\|\|²` | Sun et al. 2019, eq. 7               |
 //! | [`first_token_distance`]| the same, summed over mapped layers | Sun et al. 2019, eq. 7    |
 //!
@@ -28,7 +28,8 @@ use candle_core::{D, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use super::mean;
-use super::vectors::{check, unit, wide};
+use super::unit::unit;
+use super::vectors::{check, wide_pair};
 use crate::model::Output;
 use crate::nn::Linear;
 
@@ -203,5 +204,5 @@ pub(super) fn layer<'a>(loss: &str, owner: &str, what: &str, layers: &'a [Tensor
 
 fn states(loss: &str, student: &Tensor, teacher: &Tensor) -> Result<(Tensor, Tensor)> {
     check(loss, "(rows, width)", 2, false, student, teacher)?;
-    wide(loss, student, teacher)
+    wide_pair(loss, student, teacher)
 }

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::mean;
 use super::token_mask::TokenMask;
-use super::vectors::{check, divided, unit, wide};
+use super::unit::unit;
+use super::vectors::{check, wide_pair};
 
 /// The kernel of [`neuron_selectivity`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,15 +71,15 @@ pub fn neuron_selectivity_rows(
     const LOSS: &str = "neuron_selectivity";
     check(LOSS, "(batch, len, width)", 3, true, student, teacher)?;
     let (batch, len, _) = student.dims3()?;
-    let (s, t) = wide(LOSS, student, teacher)?;
+    let (s, t) = wide_pair(LOSS, student, teacher)?;
     let tokens = TokenMask::new(LOSS, mask, batch, len, s.dtype())?;
     let embedding = |x: &Tensor| {
         let neurons = unit(&tokens.keep_rows(x)?.transpose(1, 2)?.contiguous()?)?; // (batch, width, len)
-        let width = neurons.dim(1)?;
+        let width = neurons.dim(1)? as f64;
         match kernel {
-            SelectivityKernel::Linear => divided(&neurons.sum(1)?, width), // (batch, len)
+            SelectivityKernel::Linear => neurons.sum(1)? / width, // (batch, len)
             SelectivityKernel::Polynomial => {
-                divided(&neurons.transpose(1, 2)?.contiguous()?.matmul(&neurons)?, width) // (batch, len, len)
+                neurons.transpose(1, 2)?.contiguous()?.matmul(&neurons)? / width // (batch, len, len)
             }
         }
     };

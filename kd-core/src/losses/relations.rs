@@ -14,7 +14,7 @@ use candle_core::{D, Result, Tensor, bail};
 
 use super::mean;
 use super::token_mask::TokenMask;
-use super::vectors::{check, wide};
+use super::vectors::{check, wide_pair};
 use crate::ops;
 
 /// A score that takes a key of padding out of any softmax, and twice of which is still finite in `f32`.
@@ -65,8 +65,8 @@ pub fn relation_kl_rows(
     }
     check(LOSS, "(batch, len, width)", 3, true, student.0, teacher.0)?;
     let (batch, len, _) = student.0.dims3()?;
-    let (student_a, teacher_a) = wide(LOSS, student.0, teacher.0)?;
-    let (student_b, teacher_b) = wide(LOSS, student.1, teacher.1)?;
+    let (student_a, teacher_a) = wide_pair(LOSS, student.0, teacher.0)?;
+    let (student_b, teacher_b) = wide_pair(LOSS, student.1, teacher.1)?;
     let tokens = TokenMask::new(LOSS, mask, batch, len, student_a.dtype())?;
     let s = log_relation("student", &student_a, &student_b, heads, &tokens)?;
     let t = log_relation("teacher", &teacher_a, &teacher_b, heads, &tokens)?;

@@ -70,4 +70,12 @@ impl Crf {
     pub fn viterbi(&self, emissions: &Tensor, lengths: &[usize]) -> Result<Vec<u32>> {
         crf::viterbi(emissions, &self.transitions, lengths)
     }
+
+    /// [`crf::k_best`], the best paths of each sequence.
+    ///
+    /// # Errors
+    /// If shapes do not fit, `k` is 0, or a score is NaN or +∞.
+    pub fn k_best(&self, emissions: &Tensor, lengths: &[usize], k: usize) -> Result<Vec<Vec<crf::Path>>> {
+        crf::k_best(emissions, &self.transitions, lengths, k)
+    }
 }

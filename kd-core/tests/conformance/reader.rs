@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Device, Error, Result, Tensor, bail};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// The cases of one loss.
@@ -97,6 +98,12 @@ impl Given<'_> {
             Ok(value) => Ok(value),
             Err(error) => bail!("parameter `{name}`: {error}"),
         }
+    }
+
+    /// All parameters together, as the config of a loss.
+    pub(crate) fn config<T: DeserializeOwned>(&self) -> Result<T> {
+        let fields = self.parameters.iter().map(|(name, value)| (name.clone(), value.clone()));
+        serde_json::from_value(Value::Object(fields.collect())).map_err(Error::wrap)
     }
 }
 

@@ -6,7 +6,8 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_nn::Init;
 use serde::{Deserialize, Serialize};
 
-use super::super::vectors::{unit, widen};
+use super::super::preconditions::wide;
+use super::super::unit::unit;
 use super::noise_contrast::{first_log_normaliser, noise_contrast_rows};
 use crate::error::Error;
 use crate::variables::{Variables, mix};
@@ -190,7 +191,7 @@ impl MemoryBank {
         let (count, device) = (examples.len(), u.device());
         let (examples, rows) = (Tensor::new(examples, device)?, Tensor::new(rows, device)?);
         for (memory, new) in self.memories.iter().zip([u, v]) {
-            let new = widen(&new.detach())?.index_select(&rows, 0)?;
+            let new = wide(&new.detach())?.index_select(&rows, 0)?;
             let old = memory.index_select(&examples, 0)?;
             let kept = unit(&((old * self.config.momentum)? + (new * (1.0 - self.config.momentum))?)?)?;
             let index = examples.unsqueeze(1)?.broadcast_as((count, self.config.width))?.contiguous()?;

@@ -3,7 +3,8 @@
 use candle_core::{Result, Tensor, bail};
 
 use crate::losses::mean;
-use crate::losses::vectors::{wide, widen};
+use crate::losses::preconditions::wide;
+use crate::losses::vectors::wide_pair;
 use crate::ops;
 
 /// Noise-contrastive estimate of an anchor against its own candidate and `K` others, mean over rows; in nats.
@@ -64,11 +65,13 @@ pub fn noise_contrast_rows(
             log_normaliser.dims()
         );
     }
-    super::super::check_temperature(LOSS, temperature)?;
+    if !(temperature.is_finite() && temperature > 0.0) {
+        bail!("{LOSS}: temperature {temperature}, expected a finite value above 0");
+    }
     if examples == 0 {
         bail!("{LOSS}: expected a number of examples above 0, found 0");
     }
-    let (a, candidates) = wide(LOSS, anchors, candidates)?;
+    let (a, candidates) = wide_pair(LOSS, anchors, candidates)?;
     let others = candidates.dim(1)? - 1;
     let similarities = similarities(&a, &candidates, temperature)?;
     // h = P / (P + K/N): the odds are P · N/K.
@@ -89,7 +92,7 @@ pub(super) fn first_log_normaliser(
     temperature: f64,
     examples: usize,
 ) -> Result<Tensor> {
-    let all = similarities(&widen(&anchors.detach())?, candidates, temperature)?.flatten_all()?;
+    let all = similarities(&wide(&anchors.detach())?, candidates, temperature)?.flatten_all()?;
     all.log_sum_exp(0)? + (examples as f64 / all.elem_count() as f64).ln()
 }
 

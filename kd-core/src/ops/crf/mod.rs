@@ -18,8 +18,9 @@
 //! | [`negative_log_likelihood`]    | `log Z - s(y)`, mean per row |
 //! | [`log_marginals`]              | `log p(y_t = c)` of each row |
 //! | [`viterbi`]                    | the best path                |
+//! | [`k_best`]                     | the `k` best paths           |
 //!
-//! All but [`viterbi`] are differentiable in emissions and transitions. The recursions (Lafferty, McCallum and
+//! All but the last two are differentiable in emissions and transitions. The recursions (Lafferty, McCallum and
 //! Pereira 2001; Rabiner 1989 for forward and backward) run in f64 in log space whatever the dtype of the
 //! input, so emissions of ±10⁴ cost no digits; results are rounded once. A step multiplies a vector with a matrix of
 //! exponentials and takes exponentials and logarithms of eight classes together. They run on the CPU: tensors of another
@@ -40,12 +41,15 @@
 mod chain;
 mod decode;
 mod double;
+mod k_best;
 mod marginals;
 mod scores;
 mod step;
 
 pub use decode::{FORBIDDEN, constrain, viterbi};
+pub use k_best::{Path, k_best};
 pub use marginals::log_marginals;
+pub(crate) use scores::weighted_negative_log_likelihood;
 pub use scores::{log_partition, negative_log_likelihood, negative_log_likelihood_sequences, path_scores};
 
 use candle_core::backend::BackendStorage;

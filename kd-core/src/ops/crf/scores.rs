@@ -20,7 +20,7 @@ use super::{CHUNK, back, check, chunks, gradient_of, read, read_rows, read_tenso
 /// # Errors
 /// If shapes or dtypes do not fit or `lengths` does not sum to `rows`.
 pub fn log_partition(emissions: &Tensor, transitions: &Tensor, lengths: &[usize]) -> Result<Tensor> {
-    Scores::new(lengths, 1.0, 0.0, None).apply(emissions, transitions)
+    Scores::new(lengths, 1.0, Vec::new()).apply(emissions, transitions)
 }
 
 /// Score of each sequence's `labels`, `(sequences,)`; 0 for a sequence without words.
@@ -30,8 +30,9 @@ pub fn log_partition(emissions: &Tensor, transitions: &Tensor, lengths: &[usize]
 /// # Errors
 /// As [`log_partition`], and if a label is no class.
 pub fn path_scores(emissions: &Tensor, transitions: &Tensor, labels: &Tensor, lengths: &[usize]) -> Result<Tensor> {
-    let labels = Some(read_labels(emissions, labels)?);
-    Scores::new(lengths, 0.0, 1.0, labels).apply(emissions, transitions)
+    check(emissions, transitions, lengths)?;
+    let labels = read_labels(emissions, labels)?;
+    Scores::new(lengths, 0.0, one_path_each(&labels, 1.0, lengths)).apply(emissions, transitions)
 }
 
 /// `-log p(labels)` of each sequence, `(sequences,)`, in nats: [`log_partition`] minus [`path_scores`], with the
@@ -45,8 +46,24 @@ pub fn negative_log_likelihood_sequences(
     labels: &Tensor,
     lengths: &[usize],
 ) -> Result<Tensor> {
-    let labels = Some(read_labels(emissions, labels)?);
-    Scores::new(lengths, 1.0, -1.0, labels).apply(emissions, transitions)
+    check(emissions, transitions, lengths)?;
+    let labels = read_labels(emissions, labels)?;
+    Scores::new(lengths, 1.0, one_path_each(&labels, -1.0, lengths)).apply(emissions, transitions)
+}
+
+/// `-Σ_k w_k log p(path_k)` of each sequence, `(sequences,)`, for weighted paths of each whose weights sum to 1: the
+/// partition is computed once for all, and the differences are taken in f64.
+///
+/// The labels must be classes, as many as the sequence has rows.
+pub(crate) fn weighted_negative_log_likelihood(
+    emissions: &Tensor,
+    transitions: &Tensor,
+    paths: Vec<Vec<WeightedPath>>,
+    lengths: &[usize],
+) -> Result<Tensor> {
+    let negated = |(weight, labels): WeightedPath| (-weight, labels);
+    let paths = paths.into_iter().map(|paths| paths.into_iter().map(negated).collect()).collect();
+    Scores::new(lengths, 1.0, paths).apply(emissions, transitions)
 }
 
 /// `-log p(labels)` of all sequences, a scalar in nats, mean per **row**: the sum over sequences divided by the
@@ -80,19 +97,33 @@ fn read_labels(emissions: &Tensor, labels: &Tensor) -> Result<Vec<u32>> {
     }
 }
 
-/// `partition · log Z + path · s(labels)` of each sequence.
+/// A factor and the labels of a sequence's words.
+type WeightedPath = (f64, Vec<u32>);
+
+/// For each sequence the path that `labels`, one per row, are.
+fn one_path_each(labels: &[u32], weight: f64, lengths: &[usize]) -> Vec<Vec<WeightedPath>> {
+    let mut rest = labels;
+    let path = |&len: &usize| {
+        let (path, after) = rest.split_at(len);
+        rest = after;
+        vec![(weight, path.to_vec())]
+    };
+    lengths.iter().map(path).collect()
+}
+
+/// `partition · log Z + Σ weight · s(path)` of each sequence.
 struct Scores {
     lengths: Vec<usize>,
     partition: f64,
-    path: f64,
-    labels: Option<Vec<u32>>,
+    /// Of each sequence; empty where there are none.
+    paths: Vec<Vec<WeightedPath>>,
     /// The alphas of each sequence, kept for the backward pass.
     alphas: Mutex<Vec<Vec<f64>>>,
 }
 
 impl Scores {
-    fn new(lengths: &[usize], partition: f64, path: f64, labels: Option<Vec<u32>>) -> Self {
-        Self { lengths: lengths.to_vec(), partition, path, labels, alphas: Mutex::default() }
+    fn new(lengths: &[usize], partition: f64, paths: Vec<Vec<WeightedPath>>) -> Self {
+        Self { lengths: lengths.to_vec(), partition, paths, alphas: Mutex::default() }
     }
 
     fn apply(self, emissions: &Tensor, transitions: &Tensor) -> Result<Tensor> {
@@ -102,12 +133,11 @@ impl Scores {
     }
 
     /// Calls `each` with every sequence of a share: its index, its first row counted from the share's, its rows and
-    /// labels.
-    fn walk(&self, (first, row): (usize, usize), mut each: impl FnMut(usize, usize, Range<usize>, &[u32])) {
+    /// paths.
+    fn walk(&self, (first, row): (usize, usize), mut each: impl FnMut(usize, usize, Range<usize>, &[WeightedPath])) {
         let mut begin = row;
         for (idx, &len) in self.lengths.iter().enumerate().skip(first).take(CHUNK) {
-            let labels = self.labels.as_ref().map_or(&[] as &[u32], |labels| &labels[begin..begin + len]);
-            each(idx, begin - row, begin..begin + len, labels);
+            each(idx, begin - row, begin..begin + len, self.paths.get(idx).map_or(&[], Vec::as_slice));
             begin += len;
         }
     }
@@ -127,18 +157,18 @@ impl CustomOp2 for Scores {
             .into_par_iter()
             .map(|share| {
                 let mut values = Vec::with_capacity(CHUNK);
-                self.walk(share, |_, _, rows, labels| {
+                self.walk(share, |_, _, rows, paths| {
                     let emissions = &emissions[rows.start * chain.lanes..rows.end * chain.lanes];
                     let (mut value, mut alphas) = (0.0, Vec::new());
                     if self.partition != 0.0 {
                         alphas = chain.alphas(emissions);
                         value += self.partition * chain.log_partition(&alphas);
                     }
-                    if self.path != 0.0 {
+                    for (weight, labels) in paths {
                         let rows = emissions.chunks_exact(chain.lanes).zip(labels);
                         let mut path: f64 = rows.map(|(row, &label)| row[label as usize]).sum();
                         chain.transitions_of(labels, |at| path += transitions[at]);
-                        value += self.path * path;
+                        value += weight * path;
                     }
                     values.push((value, alphas));
                 });
@@ -166,12 +196,12 @@ impl CustomOp2 for Scores {
             .map(|share| {
                 let rows = self.lengths.iter().skip(share.0).take(CHUNK).sum();
                 let mut into = Gradients::zeros(rows, classes);
-                self.walk(share, |idx, row, _, labels| {
+                self.walk(share, |idx, row, _, paths| {
                     if self.partition != 0.0 {
                         chain.log_partition_backward(&alphas[idx], self.partition * d[idx], row, &mut into);
                     }
-                    if self.path != 0.0 {
-                        let d = self.path * d[idx];
+                    for (weight, labels) in paths {
+                        let d = weight * d[idx];
                         for (t, &label) in labels.iter().enumerate() {
                             into.emissions[(row + t) * classes + label as usize] += d;
                         }
