@@ -256,7 +256,7 @@ def mean_discrepancy(kernel):
 
 write(
     "neuron_selectivity",
-    "Huang and Wang 2017, equations 4 and 5",
+    "Huang and Wang 2017, section 4",
     "per example, the squared MMD of the neurons' normalised activations over its tokens, kernel x.y or (x.y)^2",
     [
         case(
@@ -308,20 +308,20 @@ def similarity_preserving(s, t):
 
 write(
     "relational_distance",
-    "Park et al. 2019, equations 5 to 7",
+    "Park et al. 2019, section 3.2.1",
     "mean over ordered pairs of distinct rows of huber(d_s / mean d_s - d_t / mean d_t), delta 1",
     on_states(relational_distance, BATCHES),
 )
 write(
     "relational_angle",
-    "Park et al. 2019, equations 8 and 9",
+    "Park et al. 2019, section 3.2.2",
     "mean over ordered triples of distinct rows of huber(cos_s - cos_t) of the angle at the second, delta 1",
     # In one dimension all angles of the student are 0 or 180 degrees.
     on_states(relational_angle, {key: value for key, value in BATCHES.items() if key != "three rows"}),
 )
 write(
     "similarity_preserving",
-    "Tung and Mori 2019, equations 2 to 4",
+    "Tung and Mori 2019, section 3",
     "1/n^2 of the squared Frobenius norm of G_s - G_t, G = Q Q^T with rows of length 1",
     on_states(similarity_preserving, BATCHES),
 )
@@ -344,7 +344,7 @@ def noise_contrast(temperature, log_normaliser, examples):
 
 write(
     "noise_contrast",
-    "Tian et al. 2020, equations 17 to 19; Wu et al. 2018, equations 6 and 7",
+    "Tian et al. 2020, section 3; Wu et al. 2018, equations 6 and 7",
     "-ln h_0 - sum over k > 0 of ln(1 - h_k), h = P / (P + K/N), P = exp(candidate . anchor / temperature) / Z",
     [
         case(

@@ -5,12 +5,7 @@
 //! | [`attention_mse`]  | scores or probabilities | Jiao et al. 2020 (TinyBERT), eq. 7  |
 //! | [`attention_kl`]   | probabilities         | Sun et al. 2020 (MobileBERT), §3.4    |
 //!
-//! Here, and only here and in the losses between positions ([`relation_kl`](super::relation_kl),
-//! [`flow_mse`](super::flow_mse), [`neuron_selectivity`](super::neuron_selectivity)), a loss takes the mask of the
-//! sequence: a map from tokens to tokens has padding inside it, as queries and as keys, and no selection of rows takes
-//! both out. The *row* of these losses is an example. Its value is a mean over its own tokens, as the papers' formulas
-//! for one sequence; the scalar is the mean over examples, so neither padding nor what else is in the batch changes an
-//! example's share. An example without a token has the value 0. The mask stays on its device.
+//! For the mask and why the row is an example see [`losses`](super#representations).
 //!
 //! Teacher and student need the same number of heads; where they differ, [`relation_kl`](super::relation_kl) splits
 //! both anew.
@@ -24,7 +19,8 @@ use super::vectors::{check, wide_pair};
 /// Squared difference of attention, mean over heads and the cells between tokens, then over examples.
 ///
 /// TinyBERT compares the scores `q kᵀ / √d` before the softmax and found that better than probabilities; this takes
-/// either. What stands on padding, be it `-inf` or NaN, does not matter.
+/// either. What stands on padding, be it `-inf` or NaN, does not matter. Both sides need the same number of heads;
+/// [`relation_kl`](super::relation_kl) does not.
 ///
 /// # Shapes
 /// - both: `(batch, heads, len, len)` float, queries before keys; the teacher is detached

@@ -1,34 +1,5 @@
-//! Contrast by example: a student's representation should be near its teacher's of the same example and far from those
-//! of others.
-//!
-//! Student and teacher are projected to one width and normalised, `u = W_S s / |W_S s|` and `v = W_T t / |W_T t|`. A memory
-//! bank holds the last `u` and `v` of every example of the data. Against the teacher's memory `m`, an example `i` with
-//! `K` others drawn has
-//!
-//! ```text
-//! P(j) = exp(m_j · u / τ) / Z      h(j) = P(j) / (P(j) + K/N)      loss = -ln h(i) - Σ_others ln(1 - h(j))
-//! ```
-//!
-//! and the loss is this plus the same of `v` against the student's memory (Tian et al. 2020, eq. 17 to 19, in the
-//! noise-contrastive form of Wu et al. 2018). As in the authors' programs, `Z` is fixed by the first batch, at `N` times
-//! the mean of `exp(m_j · u / τ)` over all drawn `j`, one for each direction, and is a constant afterwards; a memory
-//! starts uniform in `±√(3/width)`, which has length 1 on average; and after each loss the memory of the batch's examples
-//! becomes `momentum · old + (1 - momentum) · new`, normalised. Others are never the example itself.
-//!
-//! Everything that changes is in the [`MemoryBank`], which is saved and restored as tensors. The others are a function of
-//! the bank's seed, the step and the row. A value depends on the memories, so there is no value without a bank; given
-//! one, it is a sum over rows and [`Contrastive::rows`] returns each.
-//!
-//! ```
-//! use candle_core::{DType, Device};
-//! use kd_core::{losses::{Contrastive, ContrastiveConfig, MemoryBank}, testing::random, variables::Variables};
-//! let config = ContrastiveConfig { examples: 10, width: 4, negatives: 3, temperature: 0.07, momentum: 0.5, seed: 1 };
-//! let mut bank = MemoryBank::new(config, DType::F64, &Device::Cpu)?;
-//! let contrast = Contrastive::new(6, 8, 4, Variables::new(2, DType::F64, &Device::Cpu).builder())?;
-//! let rows = contrast.rows(&mut bank, &random(3, (2, 6))?, &random(4, (2, 8))?, &[7, 2], 0)?;
-//! assert_eq!(rows.dims(), [2]);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+//! Contrast by example, with a memory of all of them: [`Contrastive`], its [`MemoryBank`] and the estimate of one direction,
+//! [`noise_contrast`].
 
 mod bank;
 mod noise_contrast;
@@ -45,12 +16,44 @@ use crate::nn::Linear;
 pub use bank::{ContrastiveConfig, MemoryBank};
 pub use noise_contrast::{noise_contrast, noise_contrast_rows};
 
-/// The two projections, trained with the student and not needed afterwards.
+/// Contrast by example: a student's representation should be near its teacher's of the same example and far from those
+/// of others.
+///
+/// Student and teacher are projected to one width and normalised, `u = W_S s / |W_S s|` and `v = W_T t / |W_T t|`. A memory
+/// bank holds the last `u` and `v` of every example of the data. Against the teacher's memory `m`, an example `i` with
+/// `K` others drawn has
+///
+/// ```text
+/// P(j) = exp(m_j · u / τ) / Z      h(j) = P(j) / (P(j) + K/N)      loss = -ln h(i) - Σ_others ln(1 - h(j))
+/// ```
+///
+/// and the loss is this plus the same of `v` against the student's memory (Tian et al. 2020, §3, in the
+/// noise-contrastive form of Wu et al. 2018). As in the authors' programs, `Z` is fixed by the first batch, at `N` times
+/// the mean of `exp(m_j · u / τ)` over all drawn `j`, one for each direction, and is a constant afterwards; a memory
+/// starts uniform in `±√(3/width)`, which has length 1 on average; and after each loss the memory of the batch's examples
+/// becomes `momentum · old + (1 - momentum) · new`, normalised. Others are never the example itself.
+///
+/// Everything that changes is in the [`MemoryBank`], which is saved and restored as tensors. The others are a function of
+/// the bank's seed, the step and the row. A value depends on the memories, so there is no value without a bank; given
+/// one, it is a sum over rows and [`Contrastive::rows`] returns each.
+///
+/// This holds the two projections, trained with the student and not needed afterwards:
 ///
 /// | variable | shape |
 /// |---|---|
 /// | `student.weight`, `student.bias` | `(width, student width)`, `(width,)` |
 /// | `teacher.weight`, `teacher.bias` | `(width, teacher width)`, `(width,)` |
+///
+/// ```
+/// use candle_core::{DType, Device};
+/// use kd_core::{losses::{Contrastive, ContrastiveConfig, MemoryBank}, testing::random, variables::Variables};
+/// let config = ContrastiveConfig { examples: 10, width: 4, negatives: 3, temperature: 0.07, momentum: 0.5, seed: 1 };
+/// let mut bank = MemoryBank::new(config, DType::F64, &Device::Cpu)?;
+/// let contrast = Contrastive::new(6, 8, 4, Variables::new(2, DType::F64, &Device::Cpu).builder())?;
+/// let rows = contrast.rows(&mut bank, &random(3, (2, 6))?, &random(4, (2, 8))?, &[7, 2], 0)?;
+/// assert_eq!(rows.dims(), [2]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Contrastive {
     student: Linear,

@@ -4,7 +4,7 @@
 //! procedure"; the student's should be the teacher's (Yim et al. 2017, eq. 1 and 2). With one layer as both, it is the
 //! Gram matrix of that layer. Positions of a picture are tokens of a sequence here.
 //!
-//! For the mask and why the row is an example see [`attention_mse`](super::attention_mse).
+//! For the mask and why the row is an example see [`losses`](super#representations).
 
 use candle_core::{Result, Tensor};
 
@@ -12,7 +12,8 @@ use super::mean;
 use super::token_mask::TokenMask;
 use super::vectors::{check, wide_pair};
 
-/// Squared difference of the flow matrices, mean over their cells, then over examples.
+/// Squared difference of the flow matrices `1/tokens · Σ_token early_token late_tokenᵀ`, mean over their cells, then over
+/// examples (Yim et al. 2017, eq. 1 and 2).
 ///
 /// The paper sums over cells and has a weight; here the mean keeps the value's size independent of the widths.
 ///

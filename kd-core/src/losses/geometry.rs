@@ -2,9 +2,9 @@
 //!
 //! | function                  | compares                             | source                  |
 //! |---------------------------|--------------------------------------|-------------------------|
-//! | [`relational_distance`]   | `\|x_i - x_j\| / μ`, `μ` the mean distance | Park et al. 2019, eq. 5 and 7 |
-//! | [`relational_angle`]      | `cos ∠(x_i, x_j, x_k)` at `x_j`      | Park et al. 2019, eq. 8 and 9 |
-//! | [`similarity_preserving`] | rows of `Q Qᵀ`, normalised           | Tung and Mori 2019, eq. 2 to 4 |
+//! | [`relational_distance`]   | `\|x_i - x_j\| / μ`, `μ` the mean distance | Park et al. 2019, §3.2.1 |
+//! | [`relational_angle`]      | `cos ∠(x_i, x_j, x_k)` at `x_j`      | Park et al. 2019, §3.2.2 |
+//! | [`similarity_preserving`] | rows of `Q Qᵀ`, normalised           | Tung and Mori 2019, §3 |
 //!
 //! These are relations between the rows of a batch and no sums over rows: a value depends on which rows stand together,
 //! so there is no `*_rows` form. Student and teacher may have different widths. No rotation of either changes a value;
@@ -19,7 +19,9 @@ use super::vectors::{check, lengths, wide_pair};
 use crate::ops;
 
 /// The Huber loss (δ = 1) between the student's and the teacher's pairwise distances, each divided by its own mean;
-/// mean over the `n(n - 1)` ordered pairs.
+/// mean over the `n(n - 1)` ordered pairs (Park et al. 2019, §3.2.1).
+///
+/// A relation between the rows of the batch, without a value per row. Rotations and scales of either side change nothing.
 ///
 /// # Shapes
 /// - `student`, `teacher`: `(rows, width)` float, at least 2 rows, each with its own width; the teacher is detached
@@ -52,7 +54,10 @@ pub fn relational_distance(student: &Tensor, teacher: &Tensor) -> Result<Tensor>
 }
 
 /// The Huber loss (δ = 1) between the cosines of the student's and the teacher's angles; mean over the
-/// `n(n - 1)(n - 2)` ordered triples.
+/// `n(n - 1)(n - 2)` ordered triples (Park et al. 2019, §3.2.2).
+///
+/// A relation between the rows of the batch, without a value per row. Rotations and scales of either side change nothing.
+/// At rows that coincide the cosine is 0.
 ///
 /// # Shapes
 /// - `student`, `teacher`: `(rows, width)` float, at least 3 rows, each with its own width; the teacher is detached
@@ -87,7 +92,8 @@ pub fn relational_angle(student: &Tensor, teacher: &Tensor) -> Result<Tensor> {
 
 /// Squared difference of the batch's similarity matrices, mean over their `rows²` cells.
 ///
-/// The similarity matrix is `Q Qᵀ` with each row divided by its length.
+/// The similarity matrix is `Q Qᵀ` with each row divided by its length (Tung and Mori 2019, §3): a relation between
+/// the rows of the batch, without a value per row. Rotations and scales of either side change nothing.
 ///
 /// # Shapes
 /// - `student`, `teacher`: `(rows, width)` float, at least 2 rows, each with its own width; the teacher is detached

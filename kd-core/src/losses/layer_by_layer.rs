@@ -49,7 +49,18 @@ impl LayerLosses {
     }
 }
 
-/// Mapped pairs of layers and the trained projections between their widths.
+/// Layers, embeddings, attention and prediction of a Transformer student, each against its teacher's: the recipe of TinyBERT
+/// (Jiao et al. 2020, §3). Holds the mapped pairs of layers and the trained projections between their widths.
+///
+/// ```
+/// use candle_core::{DType, Device};
+/// use kd_core::{losses::{LayerByLayer, LayerMap}, variables::Variables};
+/// let pairs = LayerMap::UniformWithEmbeddings.pairs(3, 12)?;
+/// let variables = Variables::new(1, DType::F32, &Device::Cpu);
+/// LayerByLayer::new(pairs, 312, 768, 1.0, variables.builder())?;
+/// assert_eq!(variables.parameter_count(), 2 * 312 * 768); // of the embeddings and of the layers
+/// # Ok::<(), kd_core::Error>(())
+/// ```
 ///
 /// | variable | shape | there if |
 /// |---|---|---|

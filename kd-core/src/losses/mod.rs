@@ -43,7 +43,7 @@
 //! | [`noise_contrast`], [`Contrastive`] | examples with a [`MemoryBank`] | row | Tian et al. 2020          |
 //! | [`LayerByLayer`]           | embeddings, layers, attention, logits | none | Jiao et al. 2020          |
 //!
-//! A [`LayerMap`] says which layers. Losses between positions take a mask, as the only ones: see [`attention_mse`].
+//! A [`LayerMap`] says which layers. How padding is dealt with stands [below](#representations).
 //!
 //! Gradients flow into the student's argument only: what the teacher said is detached here. Logits must be finite;
 //! of any size: logarithms of probabilities come from logits, never from probabilities that have underflowed.
@@ -57,6 +57,21 @@
 //! [`negative_log_likelihood`](crate::ops::crf::negative_log_likelihood) against labels, its
 //! [`log_marginals`](crate::ops::crf::log_marginals) through [`kl_from_log_probs`] against a teacher's, and
 //! [`path_cross_entropy`] against a teacher's best paths. All divide by rows, so their weights mean the same.
+//!
+//! # Representations
+//!
+//! Hidden states of a padded batch are `(batch, len, width)`. For losses of rows,
+//! [`Sequence::token_rows`](crate::batch::Sequence::token_rows) finds the tokens once per batch and
+//! [`Rows::select`](crate::batch::Rows::select) takes them out of any layer: `(rows, width)`, without a mask.
+//!
+//! Between positions there is padding on both sides, as queries and as keys, and no selection of rows takes both out. So
+//! [`attention_mse`], [`attention_kl`], [`relation_kl`], [`self_relations_kl`], [`flow_mse`] and [`neuron_selectivity`] take the
+//! sequence's mask, which stays on its device. Their *row* is an example: its value is a mean over its own tokens, as
+//! in the papers' formulas for one sequence, and the scalar is the mean over examples. Neither padding nor what else is in
+//! the batch changes an example's value. An example without a token has the value 0.
+//!
+//! [`relational_distance`], [`relational_angle`] and [`similarity_preserving`] are relations between the rows of a batch and no
+//! sums over rows: they have no `*_rows`. Zero vectors and rows that coincide give numbers, and no gradient, anywhere.
 //!
 //! # Reference values
 //!

@@ -7,11 +7,11 @@
 //! MMD² = | 1/C_T Σ_i φ(t_i) - 1/C_S Σ_j φ(s_j) |²,   k(x, y) = φ(x)ᵀ φ(y)
 //! ```
 //!
-//! (Huang and Wang 2017, eq. 4.) Both kernels have a finite `φ`: `x` itself for the linear `xᵀy`, and `x xᵀ` for the
+//! (Huang and Wang 2017, §4.) Both kernels have a finite `φ`: `x` itself for the linear `xᵀy`, and `x xᵀ` for the
 //! polynomial `(xᵀy)²` (the paper's `d = 2`, `c = 0`). So the means are subtracted instead of summing three matrices of
 //! kernels: the value cannot become negative by rounding, and the cost is `C · len²`. The widths `C_S` and `C_T` may differ.
 //!
-//! For the mask and why the row is an example see [`attention_mse`](super::attention_mse).
+//! For the mask and why the row is an example see [`losses`](super#representations).
 
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,11 @@ pub enum SelectivityKernel {
     Polynomial,
 }
 
-/// MMD² between the selectivities of student and teacher, mean over examples; at least 0.
+/// MMD² between the selectivities of student and teacher, mean over examples; at least 0 (Huang and Wang 2017, §4).
+///
+/// A neuron's selectivity is the vector of its activations over the tokens of an example, normalised to length 1; the
+/// squared maximum mean discrepancy is `|1/C_T Σ_i φ(t_i) - 1/C_S Σ_j φ(s_j)|²` over the teacher's `C_T` and the student's `C_S`
+/// neurons, for the kernel `k(x, y) = φ(x)ᵀ φ(y)`.
 ///
 /// The paper weighs it with `λ/2`. A neuron that is zero on all tokens adds nothing to its mean and gets no gradient.
 ///

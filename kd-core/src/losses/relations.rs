@@ -8,7 +8,7 @@
 //!
 //! (Wang et al. 2020, MiniLM, §3.1 and §3.2; 2021, MiniLMv2, §3.1.) A relation is between positions, so widths need not
 //! agree, nor the models' numbers of attention heads: both sides are split anew into the same number of relation
-//! heads. For the mask and why the row is an example see [`attention`](super::attention_kl).
+//! heads. For the mask and why the row is an example see [`losses`](super#representations).
 
 use candle_core::{D, Result, Tensor, bail};
 
@@ -23,7 +23,8 @@ const LOWEST: f64 = -1e30;
 /// `KL(teacher's relation ‖ student's relation)` between `a` and `b`, mean over relation heads and the queries that are
 /// tokens, then over examples; in nats.
 ///
-/// With `a` the queries and `b` the keys this is MiniLM's attention transfer, with both the values its value relation.
+/// A relation is `softmax(a_h b_hᵀ / √d)` over the tokens, of each relation head `h` of width `d`: both sides are split anew
+/// into the same number of heads, whatever the models' attention heads. With `a` the queries and `b` the keys this is MiniLM's attention transfer, with both the values its value relation.
 ///
 /// # Shapes
 /// - `student`, `teacher`: the two projections `(a, b)` of each, `(batch, len, width)` float; the teacher is detached

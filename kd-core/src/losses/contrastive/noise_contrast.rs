@@ -10,7 +10,7 @@ use crate::ops;
 /// Noise-contrastive estimate of an anchor against its own candidate and `K` others, mean over rows; in nats.
 ///
 /// `-ln h_0 - Σ_k ln(1 - h_k)` with `h = P / (P + K/N)` and `P = exp(candidate · anchor / temperature) / Z` (Wu et al. 2018,
-/// eq. 6 and 7; Tian et al. 2020, eq. 17 to 19). The others count as drawn uniformly from `N` examples. All of it is computed in
+/// eq. 6 and 7; Tian et al. 2020, §3). The others count as drawn uniformly from `N` examples. All of it is computed in
 /// logarithms, so no similarity overflows.
 ///
 /// # Shapes
