@@ -23,6 +23,25 @@ impl Sequence {
         let rows: Vec<Vec<u8>> = self.mask.to_vec2()?;
         Ok(rows.iter().map(|row| row.iter().filter(|&&m| m != 0).count()).collect())
     }
+
+    /// Every token that is not padding as a row, for losses on hidden states: [`Rows::select`] takes them out of
+    /// `(batch, len, width)`. Reads the mask from its device, so it is called once per batch.
+    ///
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// let sequence = kd_core::batch::pad(&[vec![5], vec![6, 7]], &Device::Cpu)?;
+    /// let hidden = Tensor::new(&[[[0f32], [1.]], [[2.], [3.]]], &Device::Cpu)?;
+    /// assert_eq!(sequence.token_rows()?.select(&hidden)?.to_vec2::<f32>()?, [[0.], [2.], [3.]]);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    pub fn token_rows(&self) -> Result<Rows> {
+        let mask: Vec<Vec<u8>> = self.mask.to_vec2()?;
+        let tokens = |row: &Vec<u8>| row.iter().filter(|&&m| m != 0).count();
+        let per_example = mask.iter().map(tokens).collect();
+        let index = (0u32..).zip(mask.concat()).filter(|&(_, m)| m != 0).map(|(position, _)| position);
+        let index = Tensor::new(index.collect::<Vec<u32>>(), self.mask.device())?;
+        Ok(Rows::Words { index, per_example })
+    }
 }
 
 /// Which positions get a label.

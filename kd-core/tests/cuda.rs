@@ -4,7 +4,9 @@
 #![cfg(feature = "cuda")]
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use kd_core::losses::{self, Correlation, Decoupled, HardCrossEntropy, PathWeights};
+use kd_core::losses::{
+    self, ContrastiveConfig, Correlation, Decoupled, HardCrossEntropy, MemoryBank, PathWeights, SelectivityKernel,
+};
 use kd_core::model::Mode;
 use kd_core::ops::encoder_layer::{Affine, EncoderLayer, encoder_layer};
 use kd_core::ops::lstm::{LstmWeights, bidirectional};
@@ -264,6 +266,66 @@ fn ids_and_labels_outside_become_nan() {
     let losses = distillation::cross_entropy_rows(&table, &Tensor::new(&[0u32, 2, 1], &gpu).unwrap()).unwrap();
     let losses = losses.to_vec1::<f64>().unwrap();
     assert!(losses[0].is_finite() && losses[1].is_nan() && losses[2].is_finite());
+}
+
+#[test]
+fn losses_on_representations() {
+    type Loss = fn(&Tensor, &Tensor) -> Result<Tensor>;
+    // The teacher is made of the student, so that it is on the device too.
+    let teacher = |x: &Tensor| -> Result<Tensor> { x.detach().flip(&[0])? * 1.5 };
+    let of_rows: [(&str, Loss); 6] = [
+        ("hidden_mse", losses::hidden_mse),
+        ("hidden_cosine", losses::hidden_cosine),
+        ("normalised_distance", losses::normalised_distance),
+        ("relational_distance", losses::relational_distance),
+        ("relational_angle", losses::relational_angle),
+        ("similarity_preserving", losses::similarity_preserving),
+    ];
+    for (name, loss) in of_rows {
+        check(name, &[&[5, 4]], |x, _| loss(&x[0], &teacher(&x[0])?));
+    }
+    let sequence: &[usize] = &[2, 4, 6];
+    check("relation_kl", &[sequence, sequence], |x, device| {
+        losses::relation_kl((&x[0], &x[1]), (&teacher(&x[0])?, &teacher(&x[1])?), 3, &mask(device)?)
+    });
+    check("flow_mse", &[sequence, sequence], |x, device| {
+        losses::flow_mse((&x[0], &x[1]), (&teacher(&x[0])?, &teacher(&x[1])?), &mask(device)?)
+    });
+    for kernel in [SelectivityKernel::Linear, SelectivityKernel::Polynomial] {
+        check("neuron_selectivity", &[sequence], |x, device| {
+            losses::neuron_selectivity(&x[0], &teacher(&x[0])?, kernel, &mask(device)?)
+        });
+    }
+    check("attention_mse", &[&[2, 3, 4, 4]], |x, device| {
+        losses::attention_mse(&x[0], &teacher(&x[0])?, &mask(device)?)
+    });
+    check("attention_kl", &[sequence, sequence], |x, device| {
+        let mask = mask(device)?;
+        let of_teacher = ops::attention_probs(&teacher(&x[0])?, &teacher(&x[1])?, 3, &mask)?;
+        losses::attention_kl(&ops::attention_probs(&x[0], &x[1], 3, &mask)?, &of_teacher, &mask)
+    });
+    check("noise_contrast", &[&[3, 4]], |x, device| {
+        let candidates = Tensor::cat(&[&teacher(&x[0])?, &x[0].detach()], 1)?.reshape((3, 2, 4))?;
+        losses::noise_contrast(&x[0], &candidates, 0.5, &Tensor::new(2f32, device)?, 9)
+    });
+}
+
+#[test]
+fn a_memory_bank() {
+    check("contrastive", &[&[3, 4], &[5, 4], &[5]], |x, device| {
+        let weights = ["student", "teacher"]
+            .into_iter()
+            .flat_map(|owner| [(format!("{owner}.weight"), x[1].clone()), (format!("{owner}.bias"), x[2].clone())]);
+        let builder = candle_nn::VarBuilder::from_tensors(weights.collect(), DType::F32, device);
+        let contrast = losses::Contrastive::new(4, 4, 5, builder)?;
+        let config =
+            ContrastiveConfig { examples: 9, width: 5, negatives: 4, temperature: 0.5, momentum: 0.5, seed: 1 };
+        let mut bank = MemoryBank::new(config, DType::F32, device).map_err(candle_core::Error::wrap)?;
+        let student = x[0].clone();
+        contrast.loss(&mut bank, &student, &student.flip(&[1])?, &[4, 2, 8], 0)?;
+        // The second step reads what the first has written.
+        contrast.rows(&mut bank, &student, &student.flip(&[1])?, &[2, 4, 8], 1)
+    });
 }
 
 #[test]

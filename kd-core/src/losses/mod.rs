@@ -1,7 +1,7 @@
-//! Losses between a student's logits and what it should have said.
+//! Losses between what a student says or represents and what it should.
 //!
 //! Every loss is a plain function of tensors and comes in two forms: `*_rows` gives one value per row,
-//! the short name is its mean over rows. There are no masks: callers pass only rows that count.
+//! the short name is its mean over rows. There are no masks but between positions: callers pass only rows that count.
 //! All values are in nats unless said otherwise.
 //!
 //! | function                                | target                        | source                              |
@@ -24,6 +24,27 @@
 //! | [`standardise`], before any of them     |                               | Sun et al. 2024                     |
 //! | [`path_cross_entropy`]                  | a CRF's best paths            | Wang et al. 2020                    |
 //!
+//! Between representations of student and teacher:
+//!
+//! | function                   | compares                           | row     | source                     |
+//! |----------------------------|------------------------------------|---------|----------------------------|
+//! | [`hidden_mse`]             | states, with a [`Projection`]      | row     | Romero et al. 2015         |
+//! | [`hidden_cosine`]          | directions of states               | row     | Sanh et al. 2019           |
+//! | [`normalised_distance`]    | normalised states                  | row     | Sun et al. 2019, eq. 7     |
+//! | [`first_token_distance`]   | the same over mapped layers        | example | Sun et al. 2019, eq. 7     |
+//! | [`attention_mse`]          | attention scores or probabilities  | example | Jiao et al. 2020, eq. 7    |
+//! | [`attention_kl`]           | attention probabilities            | example | Sun et al. 2020            |
+//! | [`relation_kl`]            | a relation between positions       | example | Wang et al. 2020           |
+//! | [`self_relations_kl`]      | those of queries, keys and values  | example | Wang et al. 2021           |
+//! | [`flow_mse`]               | change from layer to layer         | example | Yim et al. 2017            |
+//! | [`neuron_selectivity`]     | what the neurons respond to        | example | Huang and Wang 2017        |
+//! | [`relational_distance`], [`relational_angle`] | the shape of a batch | none | Park et al. 2019          |
+//! | [`similarity_preserving`]  | the similarities in a batch        | none    | Tung and Mori 2019         |
+//! | [`noise_contrast`], [`Contrastive`] | examples with a [`MemoryBank`] | row | Tian et al. 2020          |
+//! | [`LayerByLayer`]           | embeddings, layers, attention, logits | none | Jiao et al. 2020          |
+//!
+//! A [`LayerMap`] says which layers. How padding is dealt with stands [below](#representations).
+//!
 //! Gradients flow into the student's argument only: what the teacher said is detached here. Logits must be finite;
 //! of any size: logarithms of probabilities come from logits, never from probabilities that have underflowed.
 //! Losses composed of Candle's operations compute half precision in f32 and return the student's dtype.
@@ -37,27 +58,55 @@
 //! [`log_marginals`](crate::ops::crf::log_marginals) through [`kl_from_log_probs`] against a teacher's, and
 //! [`path_cross_entropy`] against a teacher's best paths. All divide by rows, so their weights mean the same.
 //!
+//! # Representations
+//!
+//! Hidden states of a padded batch are `(batch, len, width)`. For losses of rows,
+//! [`Sequence::token_rows`](crate::batch::Sequence::token_rows) finds the tokens once per batch and
+//! [`Rows::select`](crate::batch::Rows::select) takes them out of any layer: `(rows, width)`, without a mask.
+//!
+//! Between positions there is padding on both sides, as queries and as keys, and no selection of rows takes both out. So
+//! [`attention_mse`], [`attention_kl`], [`relation_kl`], [`self_relations_kl`], [`flow_mse`] and [`neuron_selectivity`] take the
+//! sequence's mask, which stays on its device. Their *row* is an example: its value is a mean over its own tokens, as
+//! in the papers' formulas for one sequence, and the scalar is the mean over examples. Neither padding nor what else is in
+//! the batch changes an example's value. An example without a token has the value 0.
+//!
+//! [`relational_distance`], [`relational_angle`] and [`similarity_preserving`] are relations between the rows of a batch and no
+//! sums over rows: they have no `*_rows`. Zero vectors and rows that coincide give numbers, and no gradient, anywhere.
+//!
 //! # Reference values
 //!
 //! `conformance/` in this crate has cases of every loss as JSON, with PyTorch's values and gradients.
 
+mod attention;
 mod binary;
+mod contrastive;
 mod correlation;
 mod cosine;
 mod cross_entropy;
 mod decoupled;
 mod divergence;
+mod flow;
+mod geometry;
+mod hidden;
+mod layer_by_layer;
+mod layer_map;
+mod neuron_selectivity;
 mod preconditions;
+mod relations;
 mod sequences;
 mod squared;
 mod standardise;
 mod temperature;
+mod token_mask;
 mod unit;
+mod vectors;
 
+pub use attention::{attention_kl, attention_kl_rows, attention_mse, attention_mse_rows};
 pub use binary::{
     binary_cross_entropy, binary_cross_entropy_from_logits, binary_cross_entropy_from_logits_rows,
     binary_cross_entropy_rows,
 };
+pub use contrastive::{Contrastive, ContrastiveConfig, MemoryBank, noise_contrast, noise_contrast_rows};
 pub use correlation::{Correlation, column_correlation, correlation, row_correlation, row_correlation_rows};
 pub use cosine::{cosine_distance, cosine_distance_rows};
 pub use cross_entropy::{
@@ -69,6 +118,16 @@ pub use divergence::{
     distillation, jensen_shannon_divergence, jensen_shannon_divergence_rows, kl_divergence, kl_divergence_rows,
     kl_from_log_probs, kl_from_log_probs_rows, reverse_kl_divergence, reverse_kl_divergence_rows,
 };
+pub use flow::{flow_mse, flow_mse_rows};
+pub use geometry::{relational_angle, relational_distance, similarity_preserving};
+pub use hidden::{
+    Projection, first_token_distance, first_token_distance_rows, hidden_cosine, hidden_cosine_rows, hidden_mse,
+    hidden_mse_rows, normalised_distance, normalised_distance_rows,
+};
+pub use layer_by_layer::{LayerByLayer, LayerLosses};
+pub use layer_map::LayerMap;
+pub use neuron_selectivity::{SelectivityKernel, neuron_selectivity, neuron_selectivity_rows};
+pub use relations::{relation_kl, relation_kl_rows, self_relations_kl, self_relations_kl_rows};
 pub use sequences::{PathWeights, path_cross_entropy, path_cross_entropy_sequences};
 pub use squared::{
     centred_logit_mse, centred_logit_mse_rows, logit_mse, logit_mse_rows, probability_mse, probability_mse_rows,

@@ -3,6 +3,7 @@
 mod invariance;
 mod logits;
 mod reader;
+mod representations;
 mod sequences;
 
 use std::collections::BTreeSet;
@@ -13,7 +14,7 @@ use kd_core::testing::{assert_close, check_gradients};
 use self::reader::{Case, File, Given, Loss, files};
 
 fn losses() -> impl Iterator<Item = &'static Loss> {
-    logits::LOSSES.iter().chain(sequences::LOSSES)
+    logits::LOSSES.iter().chain(sequences::LOSSES).chain(representations::LOSSES)
 }
 
 /// Runs `check` for every case of every loss; a failure names both.
