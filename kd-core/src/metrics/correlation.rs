@@ -57,10 +57,11 @@ fn unit_deviations(values: &[f64]) -> Option<Vec<f64>> {
     if values.iter().all(|value| value == first) {
         return None;
     }
-    // Divided by the largest first, so that no square overflows or vanishes.
+    // By a power of two, which rounds nothing, so that no square overflows or vanishes.
     let unit = |values: Vec<f64>| {
         let largest = values.iter().fold(0f64, |largest, value| largest.max(value.abs()));
-        values.into_iter().map(|value| value / largest).collect::<Vec<_>>()
+        let scale = largest.log2().floor().exp2();
+        values.into_iter().map(|value| value / scale).collect::<Vec<_>>()
     };
     let values = unit(values.to_vec());
     let mean = values.iter().sum::<f64>() / values.len() as f64;
