@@ -11,9 +11,10 @@
 //! | [`expected_calibration_error`] | confidences                              | Guo et al. 2017                     |
 //! | [`entity_f1`]                  | whole entities, boundaries and type      | `conlleval`, CoNLL-2000 to -2003    |
 //!
-//! None is differentiable. Fractions are in `0..=1`, not percentages, and one of nothing by nothing is 0, as `conlleval` and
-//! scikit-learn print it. What is undefined without being a fraction, the area under a curve of one class and a correlation with a constant, is
-//! `None`. Scores and numbers are compared as they are, so logits do as well as probabilities, but NaN is an error.
+//! None is differentiable. Fractions are in `0..=1`, not percentages, and one of nothing by nothing is 0, as
+//! `conlleval` and scikit-learn print it. What is undefined without being a fraction, the area under a curve of one
+//! class and a correlation with a constant, is `None`. Scores and numbers are compared as they are, so logits do as
+//! well as probabilities, but NaN is an error.
 
 mod binary;
 mod calibration;

@@ -4,11 +4,12 @@ use candle_core::{Result, bail};
 
 use super::check_rows;
 
-/// The mean over rows of how far confidence and accuracy are apart in a row's bin, in `0..=1` (Guo et al. 2017, §2); 0 without rows.
+/// The mean over rows of how far confidence and accuracy are apart in a row's bin, in `0..=1` (Guo et al. 2017, §2);
+/// 0 without rows.
 ///
 /// `Σ_b n_b / n · |accuracy_b - mean confidence_b|` over `bins` equal bins of `0..=1`. Bin `b`, from 0, is
-/// `(b / bins, (b + 1) / bins]`: an upper edge belongs to it, and 0 to the first. Guo et al. use 15 bins and the probability of the
-/// predicted class.
+/// `(b / bins, (b + 1) / bins]`: an upper edge belongs to it, and 0 to the first. Guo et al. use 15 bins and the
+/// probability of the predicted class.
 ///
 /// ```
 /// // Two bins. Below 0.5: confidence 0.4, accuracy 0. Above: mean confidence 0.8, accuracy 0.5.

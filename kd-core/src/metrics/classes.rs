@@ -96,7 +96,8 @@ impl ClassScores {
         if count == 0 { 0.0 } else { sum / count as f64 }
     }
 
-    /// Matthews' correlation coefficient of predicted and gold class, in `-1..=1`, for any number of classes (Gorodkin 2004).
+    /// Matthews' correlation coefficient of predicted and gold class, in `-1..=1`, for any number of classes
+    /// (Gorodkin 2004).
     ///
     /// With `n` rows, `c` right ones, and `pₖ` and `gₖ` rows of class `k` in predictions and gold labels it is
     /// `(c·n - Σ pₖgₖ) / √((n² - Σ pₖ²) (n² - Σ gₖ²))`; 0 where only one class is predicted or only one is gold.
@@ -133,7 +134,8 @@ mod tests {
 
     #[test]
     fn three_classes_by_hand() {
-        // Class 0: 2 of 3 predicted are right, of 2. Class 1: 1 of 1, of 2. Class 2: 0 of 1, of 1. Five rows, three right.
+        // Class 0: 2 of 3 predicted are right, of 2. Class 1: 1 of 1, of 2. Class 2: 0 of 1, of 1. Five rows, three
+        // right.
         let scores = class_scores(&[0, 0, 1, 0, 2], &[0, 0, 1, 2, 1]).unwrap();
         let close = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-15, "{found} {expected}");
         close(scores.precision(Average::Macro), (2.0 / 3.0 + 1.0) / 3.0);

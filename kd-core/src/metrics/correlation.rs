@@ -4,7 +4,8 @@ use candle_core::{Result, bail};
 
 use super::check_rows;
 
-/// Pearson's coefficient of linear correlation, in `-1..=1`; `None` where one list is constant or there are fewer than two rows.
+/// Pearson's coefficient of linear correlation, in `-1..=1`; `None` where one list is constant or there are fewer
+/// than two rows.
 ///
 /// ```
 /// let r = kd_core::metrics::pearson(&[1., 2., 3.], &[2., 2., 5.])?.expect("neither is constant");

@@ -24,7 +24,8 @@ impl Counts {
         fraction(self.correct, self.gold)
     }
 
-    /// The harmonic mean of precision and recall, `2 · correct / (gold + predicted)`, in `0..=1`; 0 where there is neither.
+    /// The harmonic mean of precision and recall, `2 · correct / (gold + predicted)`, in `0..=1`; 0 where there is
+    /// neither.
     pub fn f1(&self) -> f64 {
         fraction(2 * self.correct, self.gold + self.predicted)
     }

@@ -9,7 +9,8 @@
 //! - nothing continues after `E`, `S`, `O` or the end of the sentence.
 //!
 //! For `B`, `I` and `O` these are the rules of the Perl script of the CoNLL shared tasks (Tjong Kim Sang and
-//! Buchholz 2000); that script does not know `S`, and `E` as in its Python successors, where an entity after `E` is always new.
+//! Buchholz 2000); that script does not know `S`, and `E` as in its Python successors, where an entity after `E` is
+//! always new.
 
 use std::collections::{BTreeMap, HashSet};
 

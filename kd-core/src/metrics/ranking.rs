@@ -9,8 +9,8 @@ use super::{check_rows, check_scores};
 /// How high the right answers of questions are ranked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct RankingScores {
-    /// Mean over questions of their average precision: the mean over right answers of the fraction of right ones down to there;
-    /// in `0..=1`, 0 without questions.
+    /// Mean over questions of their average precision: the mean over right answers of the fraction of right ones down
+    /// to there; in `0..=1`, 0 without questions.
     pub mean_average_precision: f64,
     /// Mean over questions of `1 / rank` of the first right answer; in `0..=1`, 0 without questions.
     pub mean_reciprocal_rank: f64,
@@ -18,15 +18,17 @@ pub struct RankingScores {
     pub questions: usize,
     /// Questions left out because no answer is right.
     pub without_right: usize,
-    /// Questions, among [`RankingScores::questions`], whose answers are all right. Every ranking of them has 1 in both numbers.
+    /// Questions, among [`RankingScores::questions`], whose answers are all right. Every ranking of them has 1 in
+    /// both numbers.
     pub only_right: usize,
 }
 
 /// MAP and MRR over rows of a question, the score of one of its answers, and whether it is right.
 ///
-/// Rows of a question need not be neighbours. Questions without a right answer are left out and counted, as is usual for WikiQA (Yang
-/// et al. 2015, §4); those with only right answers stay in, as in `trec_eval`, and are counted too. Among equal scores the wrong
-/// answers rank first: so a constant score is not lucky, and neither the order of rows nor their names matter.
+/// Rows of a question need not be neighbours. Questions without a right answer are left out and counted, as is usual
+/// for WikiQA (Yang et al. 2015); those with only right answers stay in, as in `trec_eval`, and are counted too.
+/// Among equal scores the wrong answers rank first: so a constant score is not lucky, and neither the order of rows
+/// nor their names matter.
 ///
 /// ```
 /// // Question 7: wrong, right. Question 3: right, wrong, right. Question 5 has no right answer.

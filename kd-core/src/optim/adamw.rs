@@ -55,8 +55,8 @@ impl AdamWConfig {
 /// `m ← β₁m + (1-β₁)g`, `v ← β₂v + (1-β₂)g²`, `θ ← θ - lr·λ·θ - lr · m̂ / (√v̂ + ε)` with `m̂ = m / (1-β₁ᵗ)` and
 /// `v̂ = v / (1-β₂ᵗ)`. Its state is `NAME.m` and `NAME.v`.
 ///
-/// Of a variable with a sparse gradient only the rows with a gradient move, only their moments and weights decay, and the bias
-/// correction counts all updates, as in PyTorch's `SparseAdam`.
+/// Of a variable with a sparse gradient only the rows with a gradient move, only their moments and weights decay, and
+/// the bias correction counts all updates, as in PyTorch's `SparseAdam`.
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
