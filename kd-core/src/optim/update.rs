@@ -1,4 +1,5 @@
-//! What one step does to a variable, and the update of f32 weights on the CPU: weights, gradient and moments are read once, all but the gradient written once.
+//! What one step does to a variable, and the update of f32 weights on the CPU: weights, gradient and moments are read
+//! once, all but the gradient written once.
 
 use std::sync::{Mutex, PoisonError};
 
