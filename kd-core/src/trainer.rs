@@ -21,7 +21,7 @@ use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::model::{Mode, Student};
 use crate::objective::Objective;
-use crate::optim::{AdamW, AdamWConfig, clip_scale, gradient_norm};
+use crate::optim::{AdamW, AdamWConfig, Optimizer, clip_scale};
 use crate::schedule::Schedule;
 use crate::variables::{Variables, mix};
 
@@ -218,7 +218,7 @@ impl<'a> Trainer<'a> {
         if self.step == 0 {
             self.check_all_learn(&gradients)?;
         }
-        let gradient_norm = gradient_norm(self.optimizer.named().map(|(_, var)| var), &gradients)?;
+        let gradient_norm = self.optimizer.gradient_norm(&gradients, &[])?;
         if !gradient_norm.is_finite() {
             return Err(Error::NonFinite { step: self.step, what: "gradient norm", value: gradient_norm });
         }

@@ -13,7 +13,7 @@
 //!
 //! That gradient is as large as the table, and an optimiser that takes it reads and writes the whole table, though a
 //! batch names few of its rows. [`embedding_sparse`] gives the gradient of the rows that were read instead, and
-//! [`AdamW::step_sparse`](crate::optim::AdamW::step_sparse) takes it.
+//! [`Optimizer::step_sparse`](crate::optim::Optimizer::step_sparse) takes it.
 
 use candle_core::backend::BackendStorage;
 use candle_core::backprop::GradStore;

@@ -1,6 +1,7 @@
-"""Writes optim.json: weights of a table after steps of PyTorch's SparseAdam and AdamW, in f64.
+"""Writes optim.json: weights of a table after steps of PyTorch's optimisers, in f64.
 
-Every step has the rows with a gradient and the gradient. Run with Python 3 and torch: python optim.py
+Every step has the rows with a gradient, the gradient and a factor on the learning rate; `cases` have the settings and the
+weights after each step. PyTorch's SparseAdam ignores the factors. Run with Python 3 and torch: python optim.py
 """
 
 import json
@@ -15,6 +16,7 @@ ROWS, WIDTH, LR = 6, 3, 0.1
 start = torch.randn(ROWS, WIDTH)
 ids = [[1, 4], [4], [0, 1, 2, 3, 4, 5], [2], [1, 5]]
 steps = [(rows, torch.randn(len(rows), WIDTH)) for rows in ids]
+factors = [1.0, 0.5, 1.0, 0.25, 2.0]
 
 sparse = torch.nn.Parameter(start.clone())
 optimizer = torch.optim.SparseAdam([sparse], lr=LR)
@@ -22,19 +24,46 @@ for rows, values in steps:
     sparse.grad = torch.sparse_coo_tensor(torch.tensor([rows]), values, (ROWS, WIDTH))
     optimizer.step()
 
-dense = torch.nn.Parameter(start.clone())
-optimizer = torch.optim.AdamW([dense], lr=LR, weight_decay=0.2)
-for rows, values in steps:
-    dense.grad = torch.zeros(ROWS, WIDTH)
-    dense.grad[rows] = values
-    optimizer.step()
+
+def case(name, optimizer, config, **arguments):
+    """`config` has our names; `arguments` are PyTorch's, for those that differ."""
+    table = torch.nn.Parameter(start.clone())
+    settings = {key: value for key, value in config.items() if key not in ("beta1", "beta2")}
+    optimizer = optimizer([table], **settings, **arguments)
+    weights = []
+    for (rows, values), factor in zip(steps, factors):
+        table.grad = torch.zeros(ROWS, WIDTH)
+        table.grad[rows] = values
+        optimizer.param_groups[0]["lr"] = config["lr"] * factor
+        optimizer.step()
+        weights.append(table.tolist())
+    return {"config": {"name": name, **config}, "weights": weights}
+
+
+adam = {"lr": LR, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+fast = {"lr": LR, "beta1": 0.6, "beta2": 0.7, "eps": 1e-3}
+momentum = {"lr": LR, "momentum": 0.9}
+cases = [
+    case("adamw", torch.optim.AdamW, {**adam, "weight_decay": 0.2}, betas=(0.9, 0.999)),
+    case("adamw", torch.optim.AdamW, {**fast, "weight_decay": 0.0}, betas=(0.6, 0.7)),
+    case("sgd", torch.optim.SGD, {"lr": LR}),
+    case("sgd", torch.optim.SGD, {"lr": LR, "weight_decay": 0.2}),
+    case("sgd", torch.optim.SGD, momentum),
+    case("sgd", torch.optim.SGD, {**momentum, "weight_decay": 0.2}),
+    case("sgd", torch.optim.SGD, {**momentum, "nesterov": True}),
+    case("sgd", torch.optim.SGD, {**momentum, "nesterov": True, "weight_decay": 0.2}),
+    case("adamax", torch.optim.Adamax, {**adam, "weight_decay": 0.0}, betas=(0.9, 0.999)),
+    case("adamax", torch.optim.Adamax, {**fast, "weight_decay": 0.2}, betas=(0.6, 0.7)),
+]
 
 reference = {
     "lr": LR,
     "start": start.tolist(),
-    "steps": [{"ids": rows, "values": values.tolist()} for rows, values in steps],
+    "steps": [
+        {"ids": rows, "values": values.tolist(), "factor": factor} for (rows, values), factor in zip(steps, factors)
+    ],
     "sparse_adam": sparse.tolist(),
-    "adamw": {"weight_decay": 0.2, "weights": dense.tolist()},
+    "cases": cases,
 }
 path = pathlib.Path(__file__).with_suffix(".json")
 path.write_text(json.dumps(reference, separators=(",", ":")) + "\n")

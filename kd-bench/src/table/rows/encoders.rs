@@ -8,7 +8,7 @@ use kd_core::losses::cross_entropy;
 use kd_core::model::{Mode, Student};
 use kd_core::ops;
 use kd_core::ops::packed::Precision;
-use kd_core::optim::{AdamW, AdamWConfig};
+use kd_core::optim::{AdamW, AdamWConfig, Optimizer};
 use kd_core::variables::Variables;
 use kd_teachers::config::EncoderConfig;
 use kd_teachers::encoder::Encoder;

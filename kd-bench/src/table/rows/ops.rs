@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, T
 use kd_core::losses;
 use kd_core::model::Mode;
 use kd_core::ops;
-use kd_core::optim::{AdamW, AdamWConfig};
+use kd_core::optim::{AdamW, AdamWConfig, Optimizer};
 use serde_json::json;
 
 use crate::table::inputs::{ids, named, random};
