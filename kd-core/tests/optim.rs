@@ -257,7 +257,7 @@ fn groups_have_rates_and_decay_of_their_own_and_frozen_variables_no_state() {
     let names: Vec<_> = state.keys().map(String::as_str).collect();
     assert_eq!(names, ["b.momentum", "bias.momentum", "c.momentum", "d.momentum"]);
     // A state with moments of a variable that is frozen now belongs to another run.
-    let mut other = OptimizerConfig::Sgd(config).build(named, &[Group::frozen("b*")]).unwrap();
+    let mut other = OptimizerConfig::Sgd(config).build(named, &[Group::frozen("a"), Group::frozen("b*")]).unwrap();
     let message = other.restore(&state, 1).unwrap_err().to_string();
     assert!(message.contains("`b.momentum`, `bias.momentum`, which belong to no trained variable"), "{message}");
 }
@@ -324,8 +324,8 @@ fn a_state_that_does_not_fit_changes_nothing() {
         };
         adamw.restore(&state, 3).unwrap_err().to_string()
     };
-    assert_eq!(message("table.v", None), "`table.v` is missing");
-    assert_eq!(message("table.v", Some(ones((2, 3)))), "`table.v` has shape [2, 3], expected [3, 2]");
+    assert!(message("table.v", None).starts_with("`table.v` is missing"));
+    assert!(message("table.v", Some(ones((2, 3)))).starts_with("`table.v` has shape [2, 3], expected [3, 2]"));
     assert!(message("other.m", Some(ones((3, 2)))).contains("the state has `other.m`, which belong to no"));
     assert_eq!(adamw.updates(), 0);
 }

@@ -151,6 +151,33 @@ impl SparseGradient {
         if self.ids.is_empty() { Ok(zeros) } else { zeros.scatter(&self.places()?, &self.values, 0) }
     }
 
+    /// The same rows with other values, which have their shape.
+    pub(crate) fn with_values(&self, values: Tensor) -> Self {
+        Self { ids: self.ids.clone(), values, dims: self.dims }
+    }
+
+    /// The sum of gradients of one table, in the order in which they come; a row of the sum is one that any has.
+    ///
+    /// # Errors
+    /// If there are none, or their tables or dtypes differ.
+    pub(crate) fn sum(all: &[Self]) -> Result<Self> {
+        let Some(first) = all.first() else { bail!("a sum of no sparse gradients, expected at least 1") };
+        let mut ids: Vec<u32> = all.iter().flat_map(|gradient| gradient.ids.iter().copied()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let device = first.values.device();
+        let mut values = Tensor::zeros((ids.len(), first.dims[1]), first.values.dtype(), device)?;
+        for gradient in all.iter().filter(|gradient| !gradient.ids.is_empty()) {
+            if gradient.dims != first.dims {
+                bail!("a sum of sparse gradients: expected a table of {:?}, found {:?}", first.dims, gradient.dims);
+            }
+            let places = gradient.ids.iter().map(|id| ids.partition_point(|other| other < id) as u32);
+            let places = Tensor::from_iter(places, device)?;
+            values = values.index_add(&places, &gradient.values, 0)?;
+        }
+        Ok(Self { ids, values, dims: first.dims })
+    }
+
     /// The row of every value, `(ids, width)`, as `gather` and `scatter` want it.
     pub(crate) fn places(&self) -> Result<Tensor> {
         let ids = Tensor::new(self.ids.as_slice(), self.values.device())?;

@@ -6,6 +6,8 @@
 //! | [`OptimizerConfig`]                   | which of them, and its settings                           |
 //! | [`Group`], [`layer_wise_decay`]       | other rates, other decay, frozen variables, by name       |
 //! | [`gradient_norm`], [`clip_scale`]     | clipping by the norm of all gradients together            |
+//! | [`Accumulator`]                       | gradients of a large batch from those of small ones       |
+//! | [`Ema`]                               | moving averages of the weights                            |
 //!
 //! Candle's own optimisers make a dozen temporaries per variable; here weight, gradient and moments are
 //! read once and written once (f32 on the CPU), or updated by ordinary tensor operations elsewhere.
@@ -25,8 +27,10 @@
 //! # Ok::<(), kd_core::Error>(())
 //! ```
 
+mod accumulate;
 mod adamax;
 mod adamw;
+mod ema;
 mod groups;
 mod norm;
 mod sgd;
@@ -39,8 +43,10 @@ use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
+pub use self::accumulate::{Accumulated, Accumulator};
 pub use self::adamax::{Adamax, AdamaxConfig};
 pub use self::adamw::{AdamW, AdamWConfig};
+pub use self::ema::{Ema, EmaConfig};
 pub use self::groups::{Group, layer_wise_decay};
 pub(crate) use self::norm::sum_of_squares;
 pub use self::norm::{clip_scale, gradient_norm};
