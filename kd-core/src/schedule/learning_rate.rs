@@ -192,8 +192,9 @@ mod tests {
 
     #[test]
     fn fields_out_of_range_are_named() {
-        let polynomial =
-            |total, power, end| Schedule::WarmupPolynomial { warmup: 3, total, power, end }.check().map_err(|e| e.to_string());
+        let polynomial = |total, power, end| {
+            Schedule::WarmupPolynomial { warmup: 3, total, power, end }.check().map_err(|e| e.to_string())
+        };
         let decay = |every, rate, minimum| {
             Schedule::StepDecay { start: 0, every, rate, minimum }.check().map_err(|error| error.to_string())
         };
