@@ -27,7 +27,7 @@ fn report(step: usize) -> Report {
 /// Writes these steps after training began from `begin`.
 fn write(observer: &mut dyn Observer, begin: usize, steps: impl IntoIterator<Item = usize>) -> kd_core::Result<()> {
     observer.begin(begin)?;
-    steps.into_iter().try_for_each(|step| observer.observe(&report(step)).map(drop))
+    steps.into_iter().try_for_each(|step| observer.observe(&report(step)).map(|_| ()))
 }
 
 fn steps(path: &Path) -> Vec<u64> {
@@ -41,7 +41,7 @@ fn a_line_is_the_report() {
     let path = folder.path().join("runs/log.jsonl");
     let mut log = JsonLines::new(&path);
     let skipped = Report { loss: f64::NAN, is_skipped: true, skipped: 1, score: Some(0.75), ..report(1) };
-    log.observe(&skipped).unwrap();
+    assert!(log.observe(&skipped).unwrap().is_continue());
     let line: Value = serde_json::from_str(std::fs::read_to_string(&path).unwrap().trim_end()).unwrap();
     let expected = json!({
         "step": 1, "steps": 10, "loss": null, "parts": {"hard": 0.5}, "gradient_norm": 2.0, "lr_factor": 1.0,
@@ -82,10 +82,10 @@ fn a_sparser_log_has_every_nth_step_and_the_notable_ones() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log.jsonl");
     let mut log = JsonLines::every(&path, 4);
-    log.observe(&Report { is_skipped: true, ..report(1) }).unwrap();
-    (2..=5).for_each(|step| drop(log.observe(&report(step)).unwrap()));
-    log.observe(&Report { score: Some(1.0), ..report(6) }).unwrap();
-    (7..=10).for_each(|step| drop(log.observe(&report(step)).unwrap()));
+    for step in 1..=10 {
+        let report = Report { is_skipped: step == 1, score: (step == 6).then_some(1.0), ..report(step) };
+        assert!(log.observe(&report).unwrap().is_continue());
+    }
     assert_eq!(steps(&path), [1, 4, 6, 8, 10]);
     write(&mut JsonLines::every(&path, 4), 7, 8..=10).unwrap();
     assert_eq!(steps(&path), [1, 4, 6, 8, 10]);

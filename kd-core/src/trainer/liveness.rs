@@ -52,8 +52,11 @@ impl Liveness {
             let of = |name: String| format!("the gradient of `{name}` was all zero in each of {updates} updates");
             dead.extend(still.drain(..).map(of));
         }
+        if !dead.is_empty() {
+            return Err(Error::DeadVariables { step, dead });
+        }
         self.still = Some(still);
-        if dead.is_empty() { Ok(()) } else { Err(Error::DeadVariables { step, dead }) }
+        Ok(())
     }
 }
 

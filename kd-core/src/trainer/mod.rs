@@ -179,12 +179,14 @@ impl<'a> Trainer<'a> {
             let seed = mix(self.config.seed, (self.step * self.config.accumulate + idx) as u64);
             let output = self.student.forward(&batch.tokens, Mode::Train { seed })?;
             let loss = self.objective.loss(&output, &batch, self.step)?;
+            // First the backward pass, so that a GPU has work while the numbers are waited for.
+            let gradients = crate::ops::backward(&loss.total)?;
             let ((value, parts), rows) = (loss.values()?, batch.rows()?);
             losses.push((rows, value, parts));
             if !value.is_finite() {
                 return self.skip("loss", f64::NAN, &losses);
             }
-            sum.add(crate::ops::backward(&loss.total)?, rows, self.optimizer.as_ref())?;
+            sum.add(gradients, rows, self.optimizer.as_ref())?;
         }
         let Some(gradients) = sum.finish()? else {
             return Err(Error::Config { field: "batches", expected: "at least one", found: "none".to_string() });
@@ -260,6 +262,7 @@ impl<'a> Trainer<'a> {
                 return Ok(Outcome::Interrupted);
             }
         }
+        observer.flush()?;
         match (&self.best, &self.ema) {
             (Some((_, best)), _) => self.variables.set(&best.clone().into_iter().collect())?,
             (None, Some(ema)) => {

@@ -78,7 +78,7 @@ pub trait Observer {
         Ok(())
     }
 
-    /// Called before a checkpoint is written: what was observed must not be lost any more.
+    /// Called before a checkpoint is written and at the end: what was observed must not be lost any more.
     fn flush(&mut self) -> Result<()> {
         Ok(())
     }
