@@ -7,11 +7,11 @@ use candle_core::{DType, Device, Tensor};
 use kd_core::batch::{Batch, Batches, Tokens};
 use kd_core::metrics::accuracy;
 use kd_core::model::{Mode, Output, Student};
-use kd_core::objective::{CrfTarget, Distillation};
+use kd_core::objective::Distillation;
 use kd_core::ops::packed::Precision;
 use kd_core::optim::AdamWConfig;
 use kd_core::schedule::Schedule;
-use kd_core::trainer::{Evaluation, Outcome, Trainer, TrainerConfig};
+use kd_core::trainer::{Evaluation, Interval, Outcome, Trainer, TrainerConfig};
 use kd_core::variables::Variables;
 use kd_data::batches::{BatchPlan, collate_labels, sequential};
 use kd_data::encode::{Encode, EncodedTexts, WordPieces};
@@ -142,14 +142,10 @@ impl Teacher {
             Ok(batch(encoded.collate(&examples)?, labels, vec![], examples))
         };
         let config = TrainerConfig {
-            steps: settings.teacher_steps,
-            optimizer: AdamWConfig::with_lr(2e-4),
             schedule: Schedule::WarmupLinear { warmup: settings.teacher_steps / 10, total: settings.teacher_steps },
             clip_norm: Some(1.0),
-            evaluate_every: settings.teacher_steps,
-            patience: None,
-            checkpoint_every: settings.teacher_steps,
             seed,
+            ..TrainerConfig::new(settings.teacher_steps, AdamWConfig::with_lr(2e-4))
         };
         let mut trainer = Trainer::new(&classifier, &variables, &Distillation::LABELS_ONLY, config)?;
         fit(&mut trainer, "teacher", settings.teacher_steps, &batches, None)?;
@@ -251,18 +247,15 @@ impl Pupil {
             Ok(batch(pupil.tokens(&utterances)?, labels, teachers, examples))
         };
         let objective = match teacher {
-            Some(_) => Distillation { hard: 0.5, soft: 0.5, temperature: 1.0, crf_target: CrfTarget::Emissions },
+            Some(_) => Distillation { hard: 0.5.into(), soft: 0.5.into(), ..Distillation::LABELS_ONLY },
             None => Distillation::LABELS_ONLY,
         };
+        let optimizer = AdamWConfig { weight_decay: 0.0, ..AdamWConfig::with_lr(1e-3) };
         let config = TrainerConfig {
-            steps: settings.steps,
-            optimizer: AdamWConfig { weight_decay: 0.0, ..AdamWConfig::with_lr(1e-3) },
-            schedule: Schedule::Constant,
             clip_norm: Some(5.0),
-            evaluate_every: (settings.steps / 8).max(1),
-            patience: None,
-            checkpoint_every: settings.steps,
+            evaluate_every: Interval::Steps((settings.steps / 8).max(1)),
             seed,
+            ..TrainerConfig::new(settings.steps, optimizer)
         };
         let mut trainer = Trainer::new(&pupil.classifier, &pupil.variables, &objective, config)?;
         let mut evaluate = || pupil.accuracy(data, &draw.dev).map_err(|error| candle_core::Error::msg(error).into());

@@ -72,9 +72,15 @@ impl Drop for Progress {
 }
 
 impl Observer for Progress {
-    fn observe(&mut self, report: &Report) -> ControlFlow<()> {
-        let score = report.score.map(|score| format!(", score {score:.4}")).unwrap_or_default();
-        self.set(report.step, &format!("loss {:.4}{score}", report.loss));
-        if interrupt::is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    fn observe(&mut self, report: &Report) -> kd_core::Result<ControlFlow<()>> {
+        let mut message = format!("loss {:.4}", report.loss);
+        if let Some(score) = report.score {
+            message += &format!(", score {score:.4}");
+        }
+        if report.skipped > 0 {
+            message += &format!(", {} skipped", report.skipped);
+        }
+        self.set(report.step, &message);
+        Ok(if interrupt::is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 }

@@ -114,6 +114,14 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Number of rows, which is what a mean loss divides by.
+    pub fn rows(&self) -> Result<usize> {
+        match &self.tokens.rows {
+            Rows::Examples => self.tokens.batch(),
+            Rows::Words { index, .. } => index.dim(0),
+        }
+    }
+
     /// The labels, or an error that says they are missing.
     pub fn labels(&self) -> Result<&Tensor> {
         match &self.labels {
@@ -140,11 +148,58 @@ impl Batch {
 pub trait Batches {
     /// The batch of step `step`, counted from 0 without end (a source restarts its data as often as needed).
     fn batch(&self, step: usize) -> Result<Batch>;
+
+    /// Number of batches in which every example comes once, if that is known.
+    fn steps_per_epoch(&self) -> Option<usize> {
+        None
+    }
+
+    /// What decides which batch comes when: seed, batch size, a digest of the data. A checkpoint keeps it, and a run that
+    /// goes on from it with other batches is refused.
+    ///
+    /// The default says nothing, which fits every run of batches that say nothing.
+    fn describe(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
 }
 
 impl<F: Fn(usize) -> Result<Batch>> Batches for F {
     fn batch(&self, step: usize) -> Result<Batch> {
         self(step)
+    }
+}
+
+/// [`Batches`] from a closure that say more of themselves than a bare one.
+///
+/// ```
+/// use kd_core::batch::{Batch, Batches, Described};
+/// # let plan_seed = 3;
+/// # let collate = |_step: usize| -> candle_core::Result<Batch> { candle_core::bail!("no data") };
+/// let description = serde_json::json!({"seed": plan_seed, "batch_size": 32});
+/// let batches = Described { batch: collate, steps_per_epoch: Some(120), description };
+/// assert_eq!(batches.steps_per_epoch(), Some(120));
+/// ```
+#[derive(Debug, Clone)]
+pub struct Described<F> {
+    /// The batch of a step.
+    pub batch: F,
+    /// See [`Batches::steps_per_epoch`].
+    pub steps_per_epoch: Option<usize>,
+    /// See [`Batches::describe`].
+    pub description: serde_json::Value,
+}
+
+impl<F: Fn(usize) -> Result<Batch>> Batches for Described<F> {
+    fn batch(&self, step: usize) -> Result<Batch> {
+        (self.batch)(step)
+    }
+
+    fn steps_per_epoch(&self) -> Option<usize> {
+        self.steps_per_epoch
+    }
+
+    fn describe(&self) -> serde_json::Value {
+        self.description.clone()
     }
 }
 

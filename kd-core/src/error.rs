@@ -25,8 +25,8 @@ pub enum Error {
         /// Expected and found.
         message: String,
     },
-    /// The loss or the gradient stopped being a number.
-    #[error("step {step}: the {what} is {value}, expected a finite number; the last checkpoint is kept")]
+    /// The loss or the gradient stopped being a number, and too many steps were skipped for it.
+    #[error("step {step}: the {what} is {value}, expected a finite number, {}; {}", after(*.skipped), kept(.saved))]
     NonFinite {
         /// Step, counted from 0.
         step: usize,
@@ -34,6 +34,10 @@ pub enum Error {
         what: &'static str,
         /// The value found.
         value: f64,
+        /// Steps right before it that were skipped for the same reason.
+        skipped: usize,
+        /// The last checkpoint and the number of its steps.
+        saved: Option<(PathBuf, usize)>,
     },
     /// Variables that should be trained take no part in the loss.
     #[error("step {step}: expected a finite, non-zero gradient for every trainable variable, found: {}", .dead.join("; "))]
@@ -64,3 +68,18 @@ impl Error {
 
 /// `Result` with this crate's [`enum@Error`].
 pub type Result<T> = std::result::Result<T, Error>;
+
+fn after(skipped: usize) -> String {
+    match skipped {
+        0 => "and no step may be skipped".to_string(),
+        1 => "after 1 step that was skipped for the same".to_string(),
+        _ => format!("after {skipped} steps in a row that were skipped for the same"),
+    }
+}
+
+fn kept(saved: &Option<(PathBuf, usize)>) -> String {
+    match saved {
+        Some((path, step)) => format!("{} holds the state after {step} steps", path.display()),
+        None => "no checkpoint was written".to_string(),
+    }
+}

@@ -4,12 +4,12 @@ use std::ops::ControlFlow;
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::Init;
-use kd_core::batch::{Batch, Rows, Tokens, pad};
+use kd_core::batch::{Batch, Described, Rows, Tokens, pad};
 use kd_core::model::{Mode, Output, Student};
 use kd_core::objective::Loss;
 use kd_core::optim::AdamWConfig;
 use kd_core::schedule::Schedule;
-use kd_core::trainer::{Outcome, Report, Trainer, TrainerConfig};
+use kd_core::trainer::{Interval, Outcome, Report, Trainer, TrainerConfig};
 use kd_core::variables::Variables;
 
 struct OneWeight {
@@ -40,10 +40,10 @@ impl Student for OneWeight {
 }
 
 /// `(weight - target)²`; the batch's only token is the target.
-fn squared_distance(output: &Output, batch: &Batch) -> Result<Loss> {
+fn squared_distance(output: &Output, batch: &Batch, _: usize) -> Result<Loss> {
     let target = batch.tokens.first.ids.to_dtype(DType::F32)?;
     let total = (output.logits()? - target)?.sqr()?.mean_all()?;
-    Ok(Loss { total, hard: None, soft: None })
+    Ok(Loss::of(total))
 }
 
 fn batch(step: usize) -> Result<Batch> {
@@ -54,14 +54,13 @@ fn batch(step: usize) -> Result<Batch> {
 
 fn config(steps: usize) -> TrainerConfig {
     TrainerConfig {
-        steps,
-        optimizer: AdamWConfig::with_lr(0.05),
-        schedule: Schedule::WarmupLinear { warmup: 3, total: steps },
+        schedule: Schedule::WarmupLinear { warmup: 3, total: steps.max(3) },
         clip_norm: Some(1.0),
-        evaluate_every: 4,
-        patience: None,
+        evaluate_every: Interval::Steps(4),
         checkpoint_every: 5,
+        max_skipped: 0,
         seed: 11,
+        ..TrainerConfig::new(steps, AdamWConfig::with_lr(0.05))
     }
 }
 
@@ -75,34 +74,6 @@ fn weight(variables: &Variables) -> u32 {
 
 fn go_on(_: &Report) -> ControlFlow<()> {
     ControlFlow::Continue(())
-}
-
-#[test]
-fn a_run_broken_off_anywhere_ends_in_the_same_bytes() {
-    let run = |path: &std::path::Path, break_at: Option<usize>| {
-        let variables = variables();
-        let student = OneWeight::new(&variables);
-        let mut trainer =
-            Trainer::new(&student, &variables, &squared_distance, config(23)).unwrap().with_checkpoint(path).unwrap();
-        let mut evaluate = || {
-            let value = variables.named()[0].1.flatten_all()?.to_vec1::<f32>()?[0];
-            Ok(-f64::from((value - 1.4).abs()))
-        };
-        let mut observe = |report: &Report| match break_at {
-            Some(step) if step == report.step => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
-        };
-        let outcome = trainer.fit(&batch, Some(&mut evaluate), &mut observe).unwrap();
-        (outcome, weight(&variables), trainer.evaluations().to_vec())
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let whole = run(&folder.path().join("whole"), None);
-    assert_eq!(whole.0, Outcome::Finished);
-    for step in 1..23 {
-        let path = folder.path().join(step.to_string());
-        assert_eq!(run(&path, Some(step)).0, Outcome::Interrupted);
-        assert_eq!(run(&path, None), whole, "broken off after step {step}");
-    }
 }
 
 #[test]
@@ -136,43 +107,45 @@ fn a_variable_without_a_gradient_is_named() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_stops_and_keeps_weights_and_checkpoint() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("checkpoint");
-    let variables = variables();
-    let student = OneWeight::new(&variables);
-    let poisoned = |output: &Output, batch: &Batch| {
-        let mut loss = squared_distance(output, batch)?;
-        if batch.examples[0] == 7 {
-            loss.total = (loss.total / 0.0)?.affine(0.0, 0.0)?;
-        }
-        Ok(loss)
-    };
-    let mut trainer =
-        Trainer::new(&student, &variables, &poisoned, config(20)).unwrap().with_checkpoint(&path).unwrap();
-    let error = trainer.fit(&batch, None, &mut go_on).unwrap_err().to_string();
-    assert!(error.starts_with("step 7: the loss is NaN"), "{error}");
-    let resumed = Trainer::new(&student, &variables, &poisoned, config(20)).unwrap().with_checkpoint(&path).unwrap();
-    assert_eq!(resumed.step_count(), 5);
-}
-
-#[test]
-fn a_checkpoint_of_another_run_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("checkpoint");
-    let variables = variables();
-    let student = OneWeight::new(&variables);
-    let fresh = |config| Trainer::new(&student, &variables, &squared_distance, config).unwrap();
-    fresh(config(6)).with_checkpoint(&path).unwrap().fit(&batch, None, &mut go_on).unwrap();
-    let other = TrainerConfig { clip_norm: Some(2.0), ..config(6) };
-    let error = fresh(other).with_checkpoint(&path).unwrap_err().to_string();
-    assert!(error.ends_with("another configuration: `clip_norm`: expected 2.0, found 1.0"), "{error}");
-}
-
-#[test]
 fn settings_out_of_range_are_refused() {
     let variables = variables();
     let student = OneWeight::new(&variables);
     let error = Trainer::new(&student, &variables, &squared_distance, config(0)).unwrap_err().to_string();
     assert_eq!(error, "steps: expected at least 1, found 0");
+}
+
+#[test]
+fn parts_are_reported_by_name_and_as_the_mean_over_rows() {
+    let variables = variables();
+    let student = OneWeight::new(&variables);
+    let objective = |output: &Output, batch: &Batch, step: usize| {
+        let loss = squared_distance(output, batch, step)?;
+        let twice = (&loss.total * 2.0)?;
+        Ok(if batch.examples[0] == 1 { loss } else { loss.with_part("twice", twice) })
+    };
+    let two = TrainerConfig { accumulate: 2, ..config(5) };
+    let mut trainer = Trainer::new(&student, &variables, &objective, two).unwrap();
+    let report = trainer.step_on(&mut [batch(0), batch(1)].into_iter()).unwrap();
+    // The weight is 0 but for dropout's noise and the targets are 1 and 2; only the first batch has the part.
+    assert!((report.loss - 2.5).abs() < 1e-2 && (report.part("twice").unwrap() - 2.0).abs() < 1e-2, "{report:?}");
+    assert_eq!((report.step, report.part("hard"), report.lr_factor), (1, None, 1.0 / 3.0));
+    let error = trainer.step_on(&mut std::iter::empty()).unwrap_err().to_string();
+    assert_eq!(error, "batches: expected at least one, found none");
+}
+
+#[test]
+fn an_evaluation_by_epochs_needs_their_length() {
+    let variables = variables();
+    let student = OneWeight::new(&variables);
+    let config = TrainerConfig { evaluate_every: Interval::Epochs(1), ..config(5) };
+    let mut evaluate = || Ok(0.0);
+    let mut trainer = Trainer::new(&student, &variables, &squared_distance, config.clone()).unwrap();
+    let error = trainer.fit(&batch, Some(&mut evaluate), &mut go_on).unwrap_err().to_string();
+    let expected = "evaluate_every: expected a number of steps, since the batches do not know how long an epoch is";
+    assert_eq!(error, format!("{expected}, found 1 epochs"));
+
+    let batches = Described { batch, steps_per_epoch: Some(2), description: serde_json::Value::Null };
+    let mut trainer = Trainer::new(&student, &variables, &squared_distance, config).unwrap();
+    trainer.fit(&batches, Some(&mut evaluate), &mut go_on).unwrap();
+    assert_eq!(trainer.evaluations().iter().map(|evaluation| evaluation.step).collect::<Vec<_>>(), [2, 4, 5]);
 }

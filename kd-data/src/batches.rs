@@ -6,6 +6,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{Device, Tensor, bail};
+use kd_core::batch::{Batch, Described};
 use kd_core::variables::mix;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -74,6 +75,31 @@ impl BatchPlan {
                 indices
             }
         }
+    }
+
+    /// Batches for a trainer: those that `collate` makes of the examples of a step. They know their epoch, and what they
+    /// [describe](Self::describe) is kept in checkpoints.
+    pub fn batches<'a>(
+        &'a self,
+        collate: impl Fn(Vec<usize>) -> candle_core::Result<Batch> + 'a,
+    ) -> Described<impl Fn(usize) -> candle_core::Result<Batch> + 'a> {
+        Described {
+            batch: move |step| collate(self.indices(step)),
+            steps_per_epoch: Some(self.steps_per_epoch()),
+            description: self.describe(),
+        }
+    }
+
+    /// What decides the order: seed, sizes, and a digest of the examples' lengths.
+    pub fn describe(&self) -> serde_json::Value {
+        let lengths: Vec<u8> = self.lengths.iter().flat_map(|&length| (length as u64).to_le_bytes()).collect();
+        serde_json::json!({
+            "examples": self.lengths.len(),
+            "lengths": crate::digest::of_bytes(lengths),
+            "batch_size": self.batch_size,
+            "pool": self.pool,
+            "seed": self.seed,
+        })
     }
 
     fn draw_epoch(&self, epoch: usize) -> Vec<Vec<usize>> {
@@ -189,6 +215,33 @@ mod tests {
         assert_eq!(there, back);
         assert_ne!(there[..26], there[26..52]); // the second epoch is another
         assert_ne!(there[0], plan(2).indices(0));
+    }
+
+    #[test]
+    fn batches_for_a_trainer_know_their_epoch_and_what_they_are() {
+        use kd_core::batch::{Batches, Rows, Tokens, pad};
+        let plan = plan(1);
+        let batches = plan.batches(|examples| {
+            let ids: Vec<_> = examples.iter().map(|&example| vec![example as u32]).collect();
+            let tokens = Tokens { first: pad(&ids, &Device::Cpu)?, second: None, rows: Rows::Examples };
+            Ok(Batch { tokens, labels: None, teachers: vec![], weights: None, task: 0, examples })
+        });
+        assert_eq!(batches.steps_per_epoch(), Some(26));
+        assert_eq!(batches.batch(30).unwrap().examples, plan.indices(30));
+        assert_eq!(batches.describe(), plan.describe());
+        // Each of these is another order of other examples.
+        let of = |lengths: Vec<usize>, size, seed, pool| BatchPlan::new(lengths, size, seed, pool).unwrap().describe();
+        let mut swapped = lengths(103);
+        swapped.swap(0, 1);
+        let others = [
+            of(swapped, 4, 1, DEFAULT_POOL),
+            of(lengths(102), 4, 1, DEFAULT_POOL),
+            of(lengths(103), 5, 1, DEFAULT_POOL),
+            of(lengths(103), 4, 2, DEFAULT_POOL),
+            of(lengths(103), 4, 1, 1),
+        ];
+        assert!(others.iter().all(|other| *other != plan.describe()));
+        assert_eq!(of(lengths(103), 4, 1, DEFAULT_POOL), plan.describe());
     }
 
     #[test]

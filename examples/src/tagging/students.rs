@@ -7,8 +7,7 @@ use kd_core::metrics::entity_f1;
 use kd_core::model::Output;
 use kd_core::objective::{CrfTarget, Distillation};
 use kd_core::optim::AdamWConfig;
-use kd_core::schedule::Schedule;
-use kd_core::trainer::{Outcome, Trainer, TrainerConfig};
+use kd_core::trainer::{Interval, Outcome, Trainer, TrainerConfig};
 use kd_core::variables::Variables;
 use kd_data::batches::{BatchPlan, DEFAULT_POOL, collate_labels};
 use kd_data::glove::Vectors;
@@ -95,19 +94,19 @@ pub struct StudentSettings {
 impl StudentSettings {
     fn objective(&self, way: Way) -> Distillation {
         let (hard, soft) = if way.is_distilled() { (self.alpha, 1.0 - self.alpha) } else { (1.0, 0.0) };
-        Distillation { hard, soft, temperature: self.temperature, crf_target: self.crf_target }
+        let (hard, soft, temperature) = (hard.into(), soft.into(), self.temperature.into());
+        Distillation { hard, soft, temperature, crf_target: self.crf_target }
     }
 
     fn trainer(&self, seed: u64, checkpoint_every: usize) -> TrainerConfig {
+        let optimizer = AdamWConfig { weight_decay: 0.0, ..AdamWConfig::with_lr(self.lr) };
         TrainerConfig {
-            steps: self.steps,
-            optimizer: AdamWConfig { weight_decay: 0.0, ..AdamWConfig::with_lr(self.lr) },
-            schedule: Schedule::Constant,
             clip_norm: Some(self.clip_norm),
-            evaluate_every: self.evaluate_every,
+            evaluate_every: Interval::Steps(self.evaluate_every),
             patience: self.patience,
             checkpoint_every,
             seed,
+            ..TrainerConfig::new(self.steps, optimizer)
         }
     }
 }

@@ -150,14 +150,11 @@ fn fine_tune_and_ask(
     };
     let steps = settings.steps_for(draw.labelled);
     let config = TrainerConfig {
-        steps,
-        optimizer: AdamWConfig::with_lr(settings.lr),
         schedule: Schedule::WarmupLinear { warmup: steps / 10, total: steps },
         clip_norm: Some(settings.clip_norm),
-        evaluate_every: steps,
-        patience: None,
         checkpoint_every: folder.checkpoint_every,
         seed,
+        ..TrainerConfig::new(steps, AdamWConfig::with_lr(settings.lr))
     };
     let checkpoint = folder.path.join("teacher.checkpoint");
     let mut trainer =

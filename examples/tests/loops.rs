@@ -1,0 +1,24 @@
+//! The two programs that use parts of the library in a loop of their own learn, and the one with a seed always the same.
+
+use std::process::Command;
+
+/// Standard output of a program that succeeds, which each does only if its student agrees with the teacher.
+fn run(program: &str) -> String {
+    let output = Command::new(program).output().unwrap();
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn one_loss_in_a_candle_loop() {
+    let output = run(env!("CARGO_BIN_EXE_losses_only"));
+    assert_eq!(output.lines().count(), 7, "{output}");
+    assert!(output.lines().last().unwrap().starts_with("new sentences: KL divergence 0.0"), "{output}");
+}
+
+#[test]
+fn an_own_loop() {
+    let output = run(env!("CARGO_BIN_EXE_own_loop"));
+    assert_eq!(output.lines().count(), 7, "{output}");
+    assert_eq!(output, run(env!("CARGO_BIN_EXE_own_loop")));
+}
