@@ -65,7 +65,9 @@ impl Rows {
         let (batch, len, width) = hidden.dims3()?;
         match self {
             Rows::Examples => hidden.narrow(1, 0, 1)?.contiguous()?.reshape((batch, width)),
-            Rows::Words { index, .. } => hidden.contiguous()?.reshape((batch * len, width))?.index_select(index, 0),
+            Rows::Words { index, .. } => {
+                crate::ops::embedding(&hidden.contiguous()?.reshape((batch * len, width))?, index)
+            }
         }
     }
 }
