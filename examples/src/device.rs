@@ -38,6 +38,13 @@ impl DeviceChoice {
     /// # Errors
     /// If a CUDA device was asked for by name and cannot be had; `auto` never fails.
     pub fn open(self) -> Result<Device> {
+        let device = self.find()?;
+        #[cfg(feature = "cuda")]
+        kd_core::ops::cuda::keep_freed_memory(&device)?;
+        Ok(device)
+    }
+
+    fn find(self) -> Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda(number) => Device::new_cuda(number),
