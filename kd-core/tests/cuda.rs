@@ -324,11 +324,11 @@ fn a_memory_bank() {
         let weights = ["student", "teacher"]
             .into_iter()
             .flat_map(|owner| [(format!("{owner}.weight"), x[1].clone()), (format!("{owner}.bias"), x[2].clone())]);
-        let builder = candle_nn::VarBuilder::from_tensors(weights.collect(), DType::F32, device);
+        let builder = candle_nn::VarBuilder::from_tensors(weights.collect(), x[0].dtype(), device);
         let contrast = losses::Contrastive::new(4, 4, 5, builder)?;
         let config =
             ContrastiveConfig { examples: 9, width: 5, negatives: 4, temperature: 0.5, momentum: 0.5, seed: 1 };
-        let mut bank = MemoryBank::new(config, DType::F32, device).map_err(candle_core::Error::wrap)?;
+        let mut bank = MemoryBank::new(config, x[0].dtype(), device).map_err(candle_core::Error::wrap)?;
         let student = x[0].clone();
         contrast.loss(&mut bank, &student, &student.flip(&[1])?, &[4, 2, 8], 0)?;
         // The second step reads what the first has written.

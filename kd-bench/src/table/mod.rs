@@ -79,8 +79,7 @@ impl Choice {
     fn rows(&self) -> Vec<Row> {
         let is_here = |row: &Row| match self.device {
             Kind::Cpu => row.on_cpu,
-            // Both sides keep f32 weights and moments there: that is the row of f32.
-            Kind::Cuda => row.on_cuda && !(row.kind == "adamw" && self.arithmetic == Arithmetic::Bf16),
+            Kind::Cuda => row.on_cuda && (row.in_bf16 || self.arithmetic != Arithmetic::Bf16),
         };
         rows::all().into_iter().filter(|row| is_here(row) && row.name.contains(&self.filter)).collect()
     }

@@ -75,6 +75,8 @@ pub(super) struct Row {
     pub(super) on_cpu: bool,
     /// Whether it is measured on a CUDA device.
     pub(super) on_cuda: bool,
+    /// Whether that is done in bf16 too.
+    pub(super) in_bf16: bool,
     /// Operations of its products, if these are most of it.
     pub(super) flop: Option<f64>,
 }
@@ -99,6 +101,7 @@ impl Row {
             work: Box::new(work),
             on_cpu: true,
             on_cuda: true,
+            in_bf16: true,
             flop: None,
         }
     }

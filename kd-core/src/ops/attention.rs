@@ -30,6 +30,7 @@ mod kernel;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 
+use super::backward::hand_over;
 use super::cpu::{self, for_float};
 use super::dropout::Mask;
 use super::softmax::masked_softmax;
@@ -154,9 +155,9 @@ impl CustomOp3 for Attention {
             let [dq, dk, dv] =
                 self.0.backward::<T>(&cpu::values(q)?, &cpu::values(k)?, &cpu::values(v)?, &cpu::values(&grad)?, hidden);
             Ok((
-                Some(cpu::tensor(dq, q.shape())?),
-                Some(cpu::tensor(dk, q.shape())?),
-                Some(cpu::tensor(dv, q.shape())?),
+                hand_over(q, cpu::tensor(dq, q.shape())?),
+                hand_over(k, cpu::tensor(dk, q.shape())?),
+                hand_over(v, cpu::tensor(dv, q.shape())?),
             ))
         })
     }

@@ -2,7 +2,7 @@
 //!
 //! Candle starts the gradient of each tensor as zeros of its size and adds what the op computed: three passes over memory
 //! more than needed, and for a vocabulary's embeddings as much time as the gradient itself. Inside [`backward`] the ops
-//! of this crate hand the gradients of variables over directly. The result is what `loss.backward()` gives, which works
+//! of this crate hand the gradients of variables, inputs and weights alike, over directly. The result is what `loss.backward()` gives, which works
 //! as well; only slower.
 //!
 //! ```

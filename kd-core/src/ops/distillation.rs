@@ -27,6 +27,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
+use super::backward::hand_over;
 use super::cpu::{self, Float, for_float};
 
 /// Cross-entropy against labels and `T² KL(teacher ‖ student)` of each row: two tensors `(rows,)`, in nats.
@@ -355,7 +356,7 @@ impl CustomOp1 for Distillation {
         for_float!(student.dtype(), T => {
             let teacher = self.teacher.as_ref().map(cpu::values::<T>).transpose()?;
             let d = self.backward::<T>(&cpu::values(student)?, teacher.as_deref(), classes, &cpu::values(&gradient)?);
-            Ok(Some(cpu::tensor(d, student.shape())?))
+            Ok(hand_over(student, cpu::tensor(d, student.shape())?))
         })
     }
 }

@@ -19,6 +19,7 @@
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
+use super::backward::hand_over;
 use super::cpu::{self, Float, for_float};
 use crate::model::Mode;
 use crate::variables::mix;
@@ -169,7 +170,7 @@ impl CustomOp1 for Mask {
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let grad = grad.contiguous()?;
-        for_float!(x.dtype(), T => Ok(Some(cpu::tensor(self.run::<T>(&cpu::values(&grad)?), x.shape())?)))
+        for_float!(x.dtype(), T => Ok(hand_over(x, cpu::tensor(self.run::<T>(&cpu::values(&grad)?), x.shape())?)))
     }
 }
 

@@ -14,6 +14,7 @@
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
+use super::backward::hand_over;
 use super::cpu::{self, Float, for_float};
 
 /// `x Φ(x)` for each value; any shape.
@@ -82,7 +83,7 @@ impl CustomOp1 for Gelu {
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let grad = grad.contiguous()?;
         for_float!(x.dtype(), T => {
-            Ok(Some(cpu::tensor(backward::<T>(&cpu::values(x)?, &cpu::values(&grad)?), x.shape())?))
+            Ok(hand_over(x, cpu::tensor(backward::<T>(&cpu::values(x)?, &cpu::values(&grad)?), x.shape())?))
         })
     }
 }

@@ -115,7 +115,7 @@ impl CustomOp3 for LayerNorm {
             let (sum, weight) = (cpu::values(x)?, cpu::values(gamma)?);
             let gradients = kernel::backward(&mut dx, Some(&cpu::values(&grad)?), &sum, &weight, self.eps, None);
             Ok((
-                Some(cpu::tensor(dx, x.shape())?),
+                hand_over(x, cpu::tensor(dx, x.shape())?),
                 hand_over(gamma, cpu::tensor(gradients.gamma, gamma.shape())?),
                 hand_over(beta, cpu::tensor(gradients.beta, beta.shape())?),
             ))

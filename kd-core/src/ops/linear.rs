@@ -97,7 +97,7 @@ fn backward<T: Float>(
 ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
     let (_, sizes) = sizes(x.shape(), weight.shape())?;
     let dx = if x.track_op() {
-        Some(cpu::tensor(sizes.input_gradient(dy, &cpu::values(weight)?), x.shape())?)
+        hand_over(x, cpu::tensor(sizes.input_gradient(dy, &cpu::values(weight)?), x.shape())?)
     } else {
         None
     };

@@ -17,6 +17,7 @@ pub(crate) mod masked;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
 
+use super::backward::hand_over;
 use super::cpu::{self, Float, for_float};
 
 pub use masked::masked_softmax;
@@ -148,7 +149,7 @@ impl CustomOp1 for Softmax {
         let (grad, width) = (grad.contiguous()?, x.dim(D::Minus1)?);
         for_float!(x.dtype(), T => {
             let dx = self.backward::<T>(&cpu::values(y)?, &cpu::values(&grad)?, width);
-            Ok(Some(cpu::tensor(dx, x.shape())?))
+            Ok(hand_over(x, cpu::tensor(dx, x.shape())?))
         })
     }
 }

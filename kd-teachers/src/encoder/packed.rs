@@ -70,6 +70,7 @@ impl Encoder {
             segments: self.segments.as_ref().map(copy).transpose()?,
             norm: LayerNorm::from_tensors(copy(self.norm.weight())?, copy(self.norm.bias())?, self.norm.eps()),
             layers: Vec::new(),
+            compute: None,
         };
         Ok(PackedEncoder { embeddings, layers: self.layers.iter().map(layer).collect::<Result<_>>()?, precision })
     }

@@ -12,7 +12,7 @@ pub(super) fn char_cnn(chars: &Tensor, table: &Tensor, weight: &Tensor, bias: &T
     }
     let chars = chars.to_device(table.device())?;
     let real = chars.reshape((words, max_chars, 1))?.ne(0u32)?;
-    let embedded = table.index_select(&chars.flatten_all()?, 0)?.reshape((words, max_chars, width))?;
+    let embedded = crate::ops::embedding(table, &chars.reshape((words, max_chars))?)?;
     let embedded = real.broadcast_as(embedded.shape())?.where_cond(&embedded, &embedded.zeros_like()?)?;
     let embedded = embedded.pad_with_zeros(1, half, half)?;
     // Candle's conv1d has a wrong kernel gradient, so: windows, and one product.

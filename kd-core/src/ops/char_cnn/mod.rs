@@ -31,6 +31,7 @@ pub use self::table::CharTable;
 
 use self::kernel::Filters;
 use self::words::Words;
+use super::backward::hand_over;
 use super::cpu::{Float, for_float, has_kernel, slice, tensor, values};
 
 /// One vector per word, `(batch, len, filters)`, at least 0; words without characters give 0.
@@ -153,6 +154,6 @@ impl CustomOp3 for CharCnn {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let [d_table, d_weight, d_bias] =
             for_float!(table.dtype(), T => self.backward::<T>(table, weight, bias, result, gradient)?);
-        Ok((Some(d_table), Some(d_weight), Some(d_bias)))
+        Ok((hand_over(table, d_table), hand_over(weight, d_weight), hand_over(bias, d_bias)))
     }
 }

@@ -58,6 +58,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, bail};
 
 use self::chain::pad;
+use super::backward::hand_over;
 use super::cpu::slice;
 
 /// Sequences that one task works on; fixed, so that partial sums never depend on the number of threads.
@@ -133,10 +134,11 @@ fn write(values: Vec<f64>, dtype: DType) -> CpuStorage {
     }
 }
 
-/// The gradient of `arg` from its values.
+/// The gradient of `arg` from its values, if it is not handed over.
 fn gradient_of(arg: &Tensor, values: Vec<f64>) -> Result<Option<Tensor>> {
-    Ok(Some(match arg.dtype() {
+    let gradient = match arg.dtype() {
         DType::F64 => Tensor::from_vec(values, arg.shape(), &Device::Cpu)?,
         _ => Tensor::from_vec(values.into_iter().map(|x| x as f32).collect(), arg.shape(), &Device::Cpu)?,
-    }))
+    };
+    Ok(hand_over(arg, gradient))
 }

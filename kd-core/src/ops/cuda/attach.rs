@@ -1,13 +1,14 @@
 //! Results of kernels in Candle's graph.
 //!
 //! A result is computed first; then a custom op, whose forward hands out what is there, ties it to its arguments with a
-//! closure as its backward. Arguments without a graph get no op at all.
+//! closure as its backward. Arguments without a graph get no op at all, and gradients of variables are handed over.
 
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 use super::output::Output;
+use crate::ops::backward::hand_over;
 
 struct Attached<F> {
     name: &'static str,
@@ -90,7 +91,8 @@ where
     }
 
     fn bwd(&self, x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        (self.backward)(x, y, &dy.contiguous()?)
+        let gradient = (self.backward)(x, y, &dy.contiguous()?)?;
+        Ok(gradient.and_then(|gradient| hand_over(x, gradient)))
     }
 }
 
@@ -112,7 +114,7 @@ where
 
     fn bwd(&self, x0: &Tensor, x1: &Tensor, y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let [d0, d1] = (self.backward)([x0, x1], y, &dy.contiguous()?)?;
-        Ok((d0, d1))
+        Ok((d0.and_then(|d| hand_over(x0, d)), d1.and_then(|d| hand_over(x1, d))))
     }
 }
 
@@ -157,6 +159,7 @@ where
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let [d0, d1, d2] = (self.backward)([x0, x1, x2], y, &dy.contiguous()?)?;
+        let [d0, d1, d2] = [(x0, d0), (x1, d1), (x2, d2)].map(|(x, d)| d.and_then(|d| hand_over(x, d)));
         Ok((d0, d1, d2))
     }
 }

@@ -8,7 +8,6 @@ use super::output::{Output, device_of};
 use super::product::{Factor, Target, product};
 use super::{wide, wide_weight};
 use crate::ops::Activation;
-use crate::ops::backward::hand_over;
 use crate::ops::dropout::Mask;
 
 /// [`crate::ops::dropout()`] with a mask.
@@ -114,10 +113,7 @@ pub(crate) fn linear(
         let (du, sum) =
             if of.is_some() || bias.track_op() { rows.backward(of, dy, bias.track_op())? } else { (None, None) };
         let [dx, dw] = backward(x, weight, du.as_ref().unwrap_or(dy))?;
-        let db = match sum {
-            Some(sum) => hand_over(bias, sum.to_dtype(bias.dtype())?),
-            None => None,
-        };
+        let db = sum.map(|sum| sum.to_dtype(bias.dtype())).transpose()?;
         Ok([dx, dw, db])
     })
 }
@@ -126,7 +122,7 @@ pub(crate) fn linear(
 fn backward(x: &Tensor, weight: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
     let map = Map::of(x, weight)?;
     let dx = if x.track_op() { Some(map.input_gradient(dy, weight, x)?.into_tensor()) } else { None };
-    let dw = if weight.track_op() { hand_over(weight, map.weight_gradient(dy, x)?) } else { None };
+    let dw = if weight.track_op() { Some(map.weight_gradient(dy, x)?) } else { None };
     Ok([dx, dw])
 }
 

@@ -2,9 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, LaunchConfig, PushKernelArg, sys};
 use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
+use candle_core::cuda_backend::{DeviceId, WrapErr};
 use candle_core::{CudaDevice, DType, Result, Tensor, bail};
 
 use super::output::{Output, address_of};
@@ -23,8 +23,8 @@ const SOURCE: &str = concat!(
 );
 const MODULE: &str = "kd-core";
 
-/// The compiled kernels, by compute capability.
-static PTX: Mutex<Vec<((i32, i32), String)>> = Mutex::new(Vec::new());
+/// The compiled kernels of each device that has asked; they stay until the process ends.
+static PTX: Mutex<Vec<(DeviceId, &str)>> = Mutex::new(Vec::new());
 
 /// One parameter: the kernel reads as many of the bytes as its type has.
 #[repr(C, align(8))]
@@ -125,7 +125,7 @@ impl<'a> Launch<'a> {
 
     /// Starts the kernel; it may still be running when this returns.
     pub(super) fn run(self, geometry: Geometry) -> Result<()> {
-        let function = self.device.get_or_load_custom_func(&self.function, MODULE, &ptx(self.device)?)?;
+        let function = self.device.get_or_load_custom_func(&self.function, MODULE, ptx(self.device)?)?;
         let mut builder = function.builder();
         for cell in &self.cells {
             builder.arg(cell);
@@ -141,19 +141,19 @@ impl<'a> Launch<'a> {
 }
 
 /// The kernels for a device, compiled when they are first wanted.
-fn ptx(device: &CudaDevice) -> Result<String> {
+fn ptx(device: &CudaDevice) -> Result<&'static str> {
+    let mut compiled = PTX.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, ptx)) = compiled.iter().find(|(of, _)| *of == device.id()) {
+        return Ok(ptx);
+    }
     let stream = device.cuda_stream();
     let attribute = |attribute| stream.context().attribute(attribute).w();
     let capability = (
         attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
         attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
     );
-    let mut compiled = PTX.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, ptx)) = compiled.iter().find(|(of, _)| *of == capability) {
-        return Ok(ptx.clone());
-    }
-    let ptx = compile(capability)?;
-    compiled.push((capability, ptx.clone()));
+    let ptx = String::leak(compile(capability)?);
+    compiled.push((device.id(), ptx));
     Ok(ptx)
 }
 

@@ -6,7 +6,6 @@ use super::attach::attach3;
 use super::launch::{Geometry, Launch, reduce};
 use super::output::{Output, device_of};
 use super::{wide, wide_weight};
-use crate::ops::backward::hand_over;
 use crate::ops::dropout::Mask;
 use crate::ops::tie::Ties;
 
@@ -107,8 +106,8 @@ pub(crate) fn norm(
             let gradients = norm.backward(x, dy, None, None)?;
             Ok([
                 x.track_op().then(|| gradients.sum.into_tensor()),
-                hand_over(gamma, gradients.gamma.to_dtype(gamma.dtype())?),
-                hand_over(beta, gradients.beta.to_dtype(beta.dtype())?),
+                Some(gradients.gamma.to_dtype(gamma.dtype())?),
+                Some(gradients.beta.to_dtype(beta.dtype())?),
             ])
         });
     };

@@ -30,6 +30,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use self::kernel::{Direction, Saved, Weights};
 use self::plan::Plan;
+use super::backward::hand_over;
 use super::cpu::{Float, for_float, has_kernel, slice, tensor, values};
 use super::packed::{PackedLinear, Precision};
 use super::tie::Ties;
@@ -305,6 +306,6 @@ impl CustomOp2 for Layer {
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let d_xs = for_float!(xs.dtype(), T => self.backward::<T>(xs, result, gradient)?);
-        Ok((d_xs, self.ties.token_gradient(token)?))
+        Ok((d_xs.and_then(|d_xs| hand_over(xs, d_xs)), self.ties.token_gradient(token)?))
     }
 }

@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor
 
 use super::{softmax, softmax_row};
 use crate::model::Mode;
+use crate::ops::backward::hand_over;
 use crate::ops::cpu::{self, Float, for_float};
 use crate::ops::dropout::Mask;
 
@@ -194,7 +195,7 @@ impl CustomOp1 for MaskedSoftmax {
         let (grad, (rows_per_example, keys)) = (grad.contiguous()?, sizes(x.shape()));
         for_float!(x.dtype(), T => {
             let dx = self.backward::<T>(&cpu::values(x)?, &cpu::values(&grad)?, rows_per_example, keys);
-            Ok(Some(cpu::tensor(dx, x.shape())?))
+            Ok(hand_over(x, cpu::tensor(dx, x.shape())?))
         })
     }
 }

@@ -121,11 +121,12 @@ extern "C" __global__ void reduce_f64(const double* partial, double* out, int pa
     reduce_columns(partial, out, parts, columns);
 }
 
-// Makes NAME_f32, NAME_f64 and NAME_bf16 of a kernel written for T. PARAMS and the call's ARGS stand in parentheses.
-#define FOR_EACH_FLOAT(NAME, PARAMS, ARGS)                                   \
-    namespace name_f32 { typedef float T; typedef A<float> V;                \
-        extern "C" __global__ void NAME##_f32 PARAMS { NAME<T> ARGS; } }     \
-    namespace name_f64 { typedef double T; typedef A<double> V;              \
-        extern "C" __global__ void NAME##_f64 PARAMS { NAME<T> ARGS; } }     \
-    namespace name_bf16 { typedef bf16 T; typedef A<bf16> V;                 \
-        extern "C" __global__ void NAME##_bf16 PARAMS { NAME<T> ARGS; } }
+// Makes NAME_f32, NAME_f64 and NAME_bf16 of a kernel written for T. PARAMS and the call's ARGS stand in parentheses; a block
+// has at most THREADS, which every file defines, so that the compiler leaves registers for all of them.
+#define FOR_EACH_FLOAT(NAME, PARAMS, ARGS)                                                            \
+    namespace name_f32 { typedef float T; typedef A<float> V;                                         \
+        extern "C" __global__ void __launch_bounds__(THREADS) NAME##_f32 PARAMS { NAME<T> ARGS; } }   \
+    namespace name_f64 { typedef double T; typedef A<double> V;                                       \
+        extern "C" __global__ void __launch_bounds__(THREADS) NAME##_f64 PARAMS { NAME<T> ARGS; } }   \
+    namespace name_bf16 { typedef bf16 T; typedef A<bf16> V;                                          \
+        extern "C" __global__ void __launch_bounds__(THREADS) NAME##_bf16 PARAMS { NAME<T> ARGS; } }

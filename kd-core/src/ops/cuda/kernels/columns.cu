@@ -1,5 +1,7 @@
 // Functions of each value: alone, or of rows to which a bias is added. A thread stays in its column, so the sums that are
 // the bias's gradient come on the way.
+#undef THREADS
+#define THREADS 256
 
 __device__ inline float normal_cdf(float x) { return 0.5f * (1 + erff(x * 0.70710678118654752440f)); }
 __device__ inline double normal_cdf(double x) { return 0.5 * (1 + erf(x * 0.70710678118654752440)); }

@@ -1,4 +1,6 @@
 // A linear-chain CRF in double, a block for each sequence and a thread for each class: partition * log Z + path * s(labels).
+#undef THREADS
+#define THREADS 64
 
 // As many classes have the arrays that a block shares.
 #define CLASSES 64

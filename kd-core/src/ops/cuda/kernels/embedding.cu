@@ -1,4 +1,6 @@
 // Rows of a table, by id; NaN where there is no such row.
+#undef THREADS
+#define THREADS 256
 template <class T>
 __device__ void embedding(const unsigned* ids, const T* table, T* y, long long count, int width, int rows) {
     long long step = (long long)gridDim.x * blockDim.x;

@@ -2,6 +2,8 @@
 //
 // Step s of the first direction is position s, of the second position len - 1 - s. States and what is kept stand by direction
 // and step. Behind a sequence's end states and gradients are 0.
+#undef THREADS
+#define THREADS 128
 
 template <class V> __device__ V sigmoid(V x) { return 1 / (1 + exponential(-x)); }
 

@@ -1,4 +1,6 @@
 // Layer norm, with or without what is added before it: s = residual + dropout(x + bias), y = norm(s).
+#undef THREADS
+#define THREADS 512
 
 // A thread holds up to this many values of a row; the launch sees to it that they are enough.
 #define HELD 8

@@ -1,4 +1,6 @@
 // The update of AdamW and sums of squares.
+#undef THREADS
+#define THREADS 256
 
 template <class T>
 __device__ void adamw(T* weight, const T* gradient, A<T>* m, A<T>* v, long long count, double gradient_scale,

@@ -1,4 +1,6 @@
 // Softmax and its logarithm, softmax of scores with scale, mask and dropout, and the losses against labels and a teacher.
+#undef THREADS
+#define THREADS 1024
 
 template <class T>
 __device__ void softmax(const T* x, T* y, long long rows, int width, int log) {
