@@ -5,8 +5,10 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kd_core::model::Mode;
+use kd_core::ops::embedding::SparseGradient;
 use kd_core::ops::lstm::{LstmWeights, bidirectional};
 use kd_core::ops::{self, char_cnn::char_cnn, crf, distillation};
+use kd_core::optim::{Accumulator, AdamWConfig, AdamaxConfig, Ema, EmaConfig, OptimizerConfig, SgdConfig};
 use kd_core::testing::{assert_close, random};
 
 const TRAIN: Mode = Mode::Train { seed: 5 };
@@ -85,4 +87,58 @@ fn ops_of_students() {
             distillation::distillation_rows(&x[0], &teacher, &Tensor::new(&[0u32, 2, 1, 1], device)?, 2.0)?;
         hard + soft
     });
+}
+
+/// A table and a weight after dense and sparse updates of a large batch in two parts, their averages, and the last norm.
+fn trained(config: OptimizerConfig, dtype: DType, device: &Device) -> Result<(Vec<Tensor>, f64)> {
+    let random = |seed, shape: (usize, usize)| random(seed, shape)?.to_dtype(dtype)?.to_device(device);
+    let (table, weight) = (Var::from_tensor(&random(1, (7, 3))?)?, Var::from_tensor(&random(2, (4, 3))?)?);
+    let named = vec![("table".to_string(), table.clone()), ("weight".to_string(), weight.clone())];
+    let mut optimizer = config.build(named.clone(), &[]).map_err(candle_core::Error::wrap)?;
+    let mut ema = Ema::new(named, EmaConfig::with_decay(0.9)).map_err(candle_core::Error::wrap)?;
+    let mut norm = 0.0;
+    for step in 0..3 {
+        let mut accumulator = Accumulator::new(optimizer.named());
+        for (part, ids) in [(0, vec![1u32, 4]), (1, vec![0, 4, 6])] {
+            let seed = 10 + 4 * step + 2 * part;
+            let dense = (weight.as_tensor() * random(seed, (4, 3))?)?.sum_all()?.backward()?;
+            let rows = SparseGradient::new(ids.clone(), random(seed + 1, (ids.len(), 3))?, 7)?;
+            accumulator.add(&dense, &[("table", &rows)], ids.len())?;
+        }
+        let sum = accumulator.finish()?;
+        norm = optimizer.gradient_norm(&sum.dense, &sum.sparse())?;
+        optimizer.step_sparse(&sum.dense, &sum.sparse(), 1.0, 0.5)?;
+        ema.update()?;
+        // A state taken and given back goes on.
+        let (state, updates) = (optimizer.state()?, optimizer.updates());
+        optimizer.restore(&state, updates)?;
+    }
+    let mut found = vec![table.as_tensor().clone(), weight.as_tensor().clone()];
+    found.extend(optimizer.state()?.into_values());
+    found.extend(ema.state()?.into_values());
+    Ok((found, norm))
+}
+
+#[test]
+fn optimizers() {
+    let gpu = Device::new_cuda(0).expect("this test needs a CUDA device");
+    let sgd = |momentum, nesterov| SgdConfig { lr: 0.1, momentum, nesterov, weight_decay: 0.1 };
+    let configs: [OptimizerConfig; 5] = [
+        AdamWConfig { weight_decay: 0.1, ..AdamWConfig::with_lr(0.1) }.into(),
+        sgd(0.0, false).into(),
+        sgd(0.9, false).into(),
+        sgd(0.9, true).into(),
+        AdamaxConfig { weight_decay: 0.1, ..AdamaxConfig::with_lr(0.1) }.into(),
+    ];
+    for config in configs {
+        for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::BF16, 2e-2)] {
+            let (expected, norm) = trained(config, dtype, &Device::Cpu).unwrap();
+            let (found, gpu_norm) = trained(config, dtype, &gpu).unwrap();
+            assert!((norm - gpu_norm).abs() <= tolerance * norm, "{config:?} {dtype:?}: {gpu_norm} {norm}");
+            for (idx, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                assert_close(found, expected, tolerance, tolerance)
+                    .unwrap_or_else(|error| panic!("{config:?} {dtype:?}, {idx}: {error}"));
+            }
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! The optimisers with dense and with sparse gradients against PyTorch, what they leave alone, and their bytes on one, two and
-//! four threads.
+//! The optimisers with dense and with sparse gradients against PyTorch, what they leave alone, and their bytes on
+//! one, two and four threads.
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
@@ -211,7 +211,8 @@ fn a_state_that_was_taken_does_not_change_with_later_steps() {
 
 #[test]
 fn moments_of_half_precision_are_f32() {
-    // The gradient 1 + 2⁻⁷ is a bf16, its square and its product with 1 - β are not: in bf16 the moments would be others.
+    // The gradient 1 + 2⁻⁷ is a bf16, its square and its product with 1 - β are not: in bf16 the moments would be
+    // others.
     let gradient = Tensor::new(&[[1.0078125f32]], CPU).unwrap();
     for config in configs() {
         let moments = |dtype| {

@@ -9,13 +9,14 @@
 //! - nothing continues after `E`, `S`, `O` or the end of the sentence.
 //!
 //! For `B`, `I` and `O` these are the rules of the Perl script of the CoNLL shared tasks (Tjong Kim Sang and
-//! Buchholz 2000); that script does not know `S`, and `E` as in its Python successors, where an entity after `E` is always new.
+//! Buchholz 2000); that script does not know `S`, and `E` as in its Python successors, where an entity after `E` is
+//! always new.
 
 use std::collections::{BTreeMap, HashSet};
 
 use candle_core::{Result, bail};
 
-use super::fraction;
+use super::Counts;
 
 /// A run of words that is one entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -81,34 +82,6 @@ fn find<S: AsRef<str>>(tags: &[S]) -> std::result::Result<Vec<Entity<'_>>, Strin
     Ok(found)
 }
 
-/// How many entities there were, were predicted, and were predicted right.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct EntityCounts {
-    /// Predicted entities that are gold entities: same first word, last word and type.
-    pub correct: usize,
-    /// Entities of the gold tags.
-    pub gold: usize,
-    /// Entities of the predicted tags.
-    pub predicted: usize,
-}
-
-impl EntityCounts {
-    /// `correct / predicted`, in `0..=1`.
-    pub fn precision(&self) -> f64 {
-        fraction(self.correct, self.predicted)
-    }
-
-    /// `correct / gold`, in `0..=1`.
-    pub fn recall(&self) -> f64 {
-        fraction(self.correct, self.gold)
-    }
-
-    /// The harmonic mean of precision and recall, `2 · correct / (gold + predicted)`, in `0..=1`.
-    pub fn f1(&self) -> f64 {
-        fraction(2 * self.correct, self.gold + self.predicted)
-    }
-}
-
 /// Counts over all types (micro-averaged) and for each.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct EntityScores {
@@ -119,13 +92,13 @@ pub struct EntityScores {
     /// Entities of the predicted tags.
     pub predicted: usize,
     /// The same counts for every type that occurs in gold or predicted tags.
-    pub by_type: BTreeMap<String, EntityCounts>,
+    pub by_type: BTreeMap<String, Counts>,
 }
 
 impl EntityScores {
     /// The counts over all types.
-    pub fn overall(&self) -> EntityCounts {
-        EntityCounts { correct: self.correct, gold: self.gold, predicted: self.predicted }
+    pub fn overall(&self) -> Counts {
+        Counts { correct: self.correct, gold: self.gold, predicted: self.predicted }
     }
 
     /// `correct / predicted` over all types, in `0..=1`.
@@ -143,7 +116,7 @@ impl EntityScores {
         self.overall().f1()
     }
 
-    fn count(&mut self, kind: &str, add: impl Fn(&mut EntityCounts)) {
+    fn count(&mut self, kind: &str, add: impl Fn(&mut Counts)) {
         let mut overall = self.overall();
         add(&mut overall);
         (self.correct, self.gold, self.predicted) = (overall.correct, overall.gold, overall.predicted);

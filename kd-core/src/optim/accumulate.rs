@@ -9,17 +9,19 @@ use crate::ops::embedding::SparseGradient;
 
 /// Adds the gradients of micro-batches, so that they become that of all their rows together.
 ///
-/// A loss that is a mean over `nᵢ` rows has gradient `gᵢ`; the mean over all rows has `Σ nᵢ gᵢ / Σ nᵢ`. So micro-batches may have
-/// different numbers of rows. A variable without a gradient in one of them counts as 0 there. Sums are f32, or f64 where gradients are.
+/// A loss that is a mean over `nᵢ` rows has gradient `gᵢ`; the mean over all rows has `Σ nᵢ gᵢ / Σ nᵢ`. So
+/// micro-batches may have different numbers of rows. A variable without a gradient in one of them counts as 0 there.
+/// Sums are f32, or f64 where gradients are.
 ///
 /// ```
 /// use candle_core::{Device, Tensor, Var};
 /// let weight = Var::new(&[0f32], &Device::Cpu)?;
-/// let gradient = |targets: &[f32]| (&Tensor::new(targets, &Device::Cpu)? * weight.broadcast_as(targets.len())?)?.mean_all()?.backward();
+/// let loss = |targets: &[f32]| (Tensor::new(targets, &Device::Cpu)? * weight.broadcast_as(targets.len())?)?.mean_all();
 /// let mut accumulator = kd_core::optim::Accumulator::new([("weight", &weight)]);
-/// accumulator.add(&gradient(&[1., 2., 6.])?, &[], 3)?; // mean 3
-/// accumulator.add(&gradient(&[7.])?, &[], 1)?;
-/// assert_eq!(accumulator.finish()?.dense.get(&weight).map(|g| g.to_vec1::<f32>()).transpose()?, Some(vec![4.]));
+/// accumulator.add(&loss(&[1., 2., 6.])?.backward()?, &[], 3)?; // mean 3
+/// accumulator.add(&loss(&[7.])?.backward()?, &[], 1)?;
+/// let gradient = accumulator.finish()?.dense.get(&weight).map(|gradient| gradient.to_vec1::<f32>()).transpose()?;
+/// assert_eq!(gradient, Some(vec![4.]));
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 #[derive(Debug)]
@@ -192,7 +194,8 @@ mod tests {
                 assert_eq!(sum.sparse.len(), 1);
                 let found = sum.sparse[0].1.to_dense().unwrap();
                 assert_close(&found, &table.to_dense().unwrap(), tolerance, tolerance).unwrap();
-                // No gradient but those of the variables: the rows that were read are leaves of their own in every micro-batch.
+                // No gradient but those of the variables: the rows that were read are leaves of their own in every
+                // micro-batch.
                 assert_eq!(sum.dense.get_ids().count(), 2);
             }
         }

@@ -20,8 +20,8 @@ use crate::ops::cpu::vectorized;
 pub struct EmaConfig {
     /// What is kept of the average at each update; the average is over about `1 / (1 - decay)` updates.
     pub decay: f64,
-    /// Whether update `t`, from 1, keeps at most `(1 + t) / (10 + t)`, as TensorFlow's `ExponentialMovingAverage` with a
-    /// number of updates. Without it the first weights stay in the average for long.
+    /// Whether update `t`, from 1, keeps at most `(1 + t) / (10 + t)`, as TensorFlow's `ExponentialMovingAverage`
+    /// with a number of updates. Without it the first weights stay in the average for long.
     #[serde(default = "yes")]
     pub warm_up: bool,
 }
@@ -39,8 +39,8 @@ impl EmaConfig {
 
 /// Exponential moving averages of named variables (Polyak & Juditsky 1992 average uniformly).
 ///
-/// `a ← d·a + (1-d)·θ`, from the weights that the variables had when it was made. Averages are f32 also for half-precision
-/// variables, and f64 for f64 ones.
+/// `a ← d·a + (1-d)·θ`, from the weights that the variables had when it was made. Averages are f32 also for
+/// half-precision variables, and f64 for f64 ones.
 ///
 /// ```
 /// use candle_core::{Device, Var};
@@ -206,8 +206,8 @@ mod tests {
 
     #[test]
     fn three_updates_by_hand() {
-        // Weights 1, then 2, 3, 4. At decay 0.5: 1.5, 2.25, 3.125. With warm-up the decays are 2/11, 3/12 and 4/13, all below 0.5:
-        // 2/11 + 9/11 · 2 = 20/11; 1/4 · 20/11 + 3/4 · 3 = 119/44; 4/13 · 119/44 + 9/13 · 4 = 515/143.
+        // Weights 1, then 2, 3, 4. At decay 0.5: 1.5, 2.25, 3.125. With warm-up the decays are 2/11, 3/12 and 4/13,
+        // all below 0.5: 2/11 + 9/11 · 2 = 20/11; 1/4 · 20/11 + 3/4 · 3 = 119/44; 4/13 · 119/44 + 9/13 · 4 = 515/143.
         for (warm_up, expected) in [(false, 3.125), (true, 515.0 / 143.0)] {
             for dtype in [DType::F32, DType::F64, DType::BF16] {
                 let start = Tensor::ones((1, 1), dtype, &Device::Cpu).unwrap();

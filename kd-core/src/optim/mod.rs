@@ -77,9 +77,9 @@ pub trait Optimizer {
 
     /// As [`Optimizer::step`], with gradients of some rows for the variables that `sparse` names.
     ///
-    /// The update of these variables is lazy: only rows with a gradient move, and only their moments and weights decay. So a row
-    /// that is rarely read keeps its momentum until it is read again, where the dense update would have used it up. Where every row
-    /// has a gradient the two are the same.
+    /// The update of these variables is lazy: only rows with a gradient move, and only their moments and weights
+    /// decay. So a row that is rarely read keeps its momentum until it is read again, where the dense update would
+    /// have used it up. Where every row has a gradient the two are the same.
     ///
     /// # Errors
     /// If a name is unknown, the shapes differ, or the variable has an ordinary gradient too; then nothing has changed.

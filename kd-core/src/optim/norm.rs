@@ -8,8 +8,8 @@ use super::CHUNK;
 
 /// Euclidean norm of all gradients of `named` together; a variable without a gradient counts as 0.
 ///
-/// Sums of squares are taken in f64 on the CPU. On another device they are summed there, in f32, and read once for all variables.
-/// [`Optimizer::gradient_norm`](super::Optimizer::gradient_norm) has sparse gradients too.
+/// Sums of squares are taken in f64 on the CPU. On another device they are summed there, in f32, and read once for
+/// all variables. [`Optimizer::gradient_norm`](super::Optimizer::gradient_norm) has sparse gradients too.
 pub fn gradient_norm<'a>(named: impl IntoIterator<Item = &'a Var>, gradients: &GradStore) -> Result<f64> {
     norm(named.into_iter().filter_map(|var| gradients.get(var.as_tensor())))
 }

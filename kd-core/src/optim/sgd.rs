@@ -51,9 +51,9 @@ impl SgdConfig {
 
 /// Gradient descent over named variables, as PyTorch's `SGD` without dampening.
 ///
-/// `g ← g + λθ`, `b ← μb + g`, `θ ← θ - lr · b`, or `θ ← θ - lr · (g + μb)` with Nesterov's momentum. The weight decay is coupled:
-/// it is a part of the gradient and of the momentum, but clipping does not see it. Its state is `NAME.momentum`, and nothing
-/// without momentum.
+/// `g ← g + λθ`, `b ← μb + g`, `θ ← θ - lr · b`, or `θ ← θ - lr · (g + μb)` with Nesterov's momentum. The weight
+/// decay is coupled: it is a part of the gradient and of the momentum, but clipping does not see it. Its state is
+/// `NAME.momentum`, and nothing without momentum.
 ///
 /// Of a variable with a sparse gradient only the rows with a gradient move, and only their momentum and weights decay.
 #[derive(Debug)]
@@ -177,10 +177,10 @@ mod tests {
     fn three_steps_by_hand() {
         // θ₀ = 1, always g = 1, lr 0.5, λ 0.5.
         // Plain: θ ← θ - 0.5 (1 + 0.5 θ) = 0.75 θ - 0.5: 0.25, -0.3125, -0.734375.
-        // μ = 0.5: b = 1.5, θ = 0.25; b = 0.75 + 1.125 = 1.875, θ = -0.6875; b = 0.9375 + 0.65625 = 1.59375, θ = -1.484375.
-        // Nesterov: g = 1.5, b = 1.5, θ = 1 - 0.5 (1.5 + 0.75) = -0.125; g = 0.9375, b = 1.6875, θ = -0.125 - 0.5 (0.9375 + 0.84375)
-        // = -1.015625; g = 0.4921875, b = 1.3359375, θ = -1.015625 - 0.5 (0.4921875 + 0.66796875) = -1.595703125.
-        // All of them are exact in f32.
+        // μ = 0.5: b = 1.5, θ = 0.25; b = 0.75 + 1.125 = 1.875, θ = -0.6875; b = 0.9375 + 0.65625 = 1.59375, θ =
+        // -1.484375. Nesterov: g = 1.5, b = 1.5, θ = 1 - 0.5 (1.5 + 0.75) = -0.125; g = 0.9375, b = 1.6875, θ =
+        // -0.125 - 0.5 (0.9375 + 0.84375) = -1.015625; g = 0.4921875, b = 1.3359375, θ = -1.015625 - 0.5 (0.4921875 +
+        // 0.66796875) = -1.595703125. All of them are exact in f32.
         let cases = [(0.0, false, -0.734375), (0.5, false, -1.484375), (0.5, true, -1.595703125)];
         for (momentum, nesterov, expected) in cases {
             for dtype in [DType::F32, DType::F64] {

@@ -1,6 +1,7 @@
 //! The variables of an optimiser with their moments.
 //!
-//! Moments are f32, also those of half-precision variables; f64 variables have f64 ones. They lie where their variable lies.
+//! Moments are f32, also those of half-precision variables; f64 variables have f64 ones. They lie where their
+//! variable lies.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

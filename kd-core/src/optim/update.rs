@@ -1,4 +1,5 @@
-//! The update of f32 weights on the CPU: weights, gradient and moments are read once, all but the gradient written once.
+//! The update of f32 weights on the CPU: weights, gradient and moments are read once, all but the gradient written
+//! once.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -61,11 +61,11 @@ fn counts_worked_out_by_hand() {
 
 #[test]
 fn quotients_are_as_defined() {
-    let counts = EntityCounts { correct: 2, gold: 4, predicted: 3 };
+    let counts = Counts { correct: 2, gold: 4, predicted: 3 };
     assert_eq!((counts.precision(), counts.recall()), (2.0 / 3.0, 0.5));
     // 2 · (2/3 · 1/2) / (2/3 + 1/2) = (2/3) / (7/6) = 4/7.
     assert_eq!(counts.f1(), 4.0 / 7.0);
-    let none = EntityCounts::default();
+    let none = Counts::default();
     assert_eq!((none.precision(), none.recall(), none.f1()), (0.0, 0.0, 0.0));
 }
 
@@ -74,7 +74,7 @@ fn types_are_counted_apart() {
     let gold = tags("B-PER O B-LOC I-LOC B-PER");
     let predicted = tags("B-PER O B-LOC O B-ORG");
     let scores = entity_f1([(&gold[..], &predicted[..])]).unwrap();
-    let counts = |correct, gold, predicted| EntityCounts { correct, gold, predicted };
+    let counts = |correct, gold, predicted| Counts { correct, gold, predicted };
     let expected =
         [("LOC", counts(0, 1, 1)), ("ORG", counts(0, 0, 1)), ("PER", counts(1, 2, 1))].map(|(k, c)| (k.to_string(), c));
     assert_eq!(scores.by_type, BTreeMap::from(expected));
