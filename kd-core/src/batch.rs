@@ -156,8 +156,8 @@ pub trait Batches {
         None
     }
 
-    /// What decides which batch comes when: seed, batch size, a digest of the data. A checkpoint keeps it, and a run that
-    /// goes on from it with other batches is refused.
+    /// What decides which batch comes when: seed, batch size, a digest of the data. A checkpoint keeps it, and a run
+    /// that goes on from it with other batches is refused.
     ///
     /// The default says nothing, which fits every run of batches that say nothing.
     fn describe(&self) -> serde_json::Value {

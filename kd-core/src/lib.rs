@@ -6,7 +6,7 @@
 //! Logits are `(rows, classes)`, labels `(rows,)`, and there is no padding any more.
 //!
 //! This crate knows no text, no tokenizer and no network, and no file format but its own
-//! [`checkpoint`]s.
+//! [`checkpoint`]s and the logs of the [`trainer`].
 
 pub mod batch;
 pub mod checkpoint;

@@ -139,8 +139,8 @@ fn killed_anywhere_is_uninterrupted() {
 
 #[test]
 fn a_checkpoint_of_another_run_is_refused_with_what_differs() {
-    struct Described2(f64);
-    impl Objective for Described2 {
+    struct Alpha(f64);
+    impl Objective for Alpha {
         fn loss(&self, output: &Output, batch: &Batch, step: usize) -> Result<Loss> {
             cross_entropy(output, batch, step)
         }
@@ -155,7 +155,7 @@ fn a_checkpoint_of_another_run_is_refused_with_what_differs() {
     let config =
         TrainerConfig { ema: Some(EmaConfig::with_decay(0.5)), ..TrainerConfig::new(3, AdamWConfig::with_lr(0.05)) };
     let run = |config: &TrainerConfig, alpha: f64, description: &str, seed: usize| -> kd_core::Result<Outcome> {
-        let objective = Described2(alpha);
+        let objective = Alpha(alpha);
         let mut trainer = Trainer::new(&student, &variables, &objective, config.clone())?
             .with_description(json!({"data": description}))
             .with_checkpoint(&path)?;

@@ -14,14 +14,15 @@ use rand_chacha::ChaCha8Rng;
 use crate::error::{Error, Result};
 use crate::sample::shuffle;
 
-/// 8 batches: long enough to sort in, short enough to stay random. The value of the PyTorch runs this project compares with.
+/// 8 batches: long enough to sort in, short enough to stay random. The value of the PyTorch runs this project compares
+/// with.
 pub const DEFAULT_POOL: usize = 8;
 
 /// Shuffled batches of similar lengths, without end.
 ///
-/// An epoch is a permutation of all examples, drawn from the seed and the epoch's number. It is cut into pools of `pool`
-/// batches; each pool is sorted by length and cut into batches, and the epoch's batches are shuffled again. The last, short
-/// batch is kept: an epoch sees every example once.
+/// An epoch is a permutation of all examples, drawn from the seed and the epoch's number. It is cut into pools of
+/// `pool` batches; each pool is sorted by length and cut into batches, and the epoch's batches are shuffled again. The
+/// last, short batch is kept: an epoch sees every example once.
 ///
 /// ```
 /// use kd_data::batches::BatchPlan;
@@ -43,8 +44,8 @@ pub struct BatchPlan {
 }
 
 impl BatchPlan {
-    /// A plan for examples of these lengths, `batch_size` a batch; `pool` is a number of batches ([`DEFAULT_POOL`]), and 1
-    /// does not sort by length at all.
+    /// A plan for examples of these lengths, `batch_size` a batch; `pool` is a number of batches ([`DEFAULT_POOL`]),
+    /// and 1 does not sort by length at all.
     ///
     /// # Errors
     /// If there are no examples, or `batch_size` or `pool` is 0.
@@ -77,8 +78,8 @@ impl BatchPlan {
         }
     }
 
-    /// Batches for a trainer: those that `collate` makes of the examples of a step. They know their epoch, and what they
-    /// [describe](Self::describe) is kept in checkpoints.
+    /// Batches for a trainer: those that `collate` makes of the examples of a step. They know their epoch, and what
+    /// they [describe](Self::describe) is kept in checkpoints.
     pub fn batches<'a>(
         &'a self,
         collate: impl Fn(Vec<usize>) -> candle_core::Result<Batch> + 'a,
@@ -118,9 +119,9 @@ impl BatchPlan {
     }
 }
 
-/// Batches of examples of similar lengths for prediction: each example once, the longest batch first (so that memory runs
-/// out at once or not at all). A batch of `n` examples with `n` times its longest length is at most `max_tokens`, or it is
-/// one example.
+/// Batches of examples of similar lengths for prediction: each example once, the longest batch first (so that memory
+/// runs out at once or not at all). A batch of `n` examples with `n` times its longest length is at most `max_tokens`,
+/// or it is one example.
 ///
 /// The examples' ids are their positions; [`restore`] puts results back into their order.
 ///

@@ -4,13 +4,13 @@
 //! cargo run --release --bin losses_only
 //! ```
 //!
-//! A loss is a plain function of tensors: logits in, a scalar with a graph behind it out. Here the teacher is a rule, so that
-//! there is nothing to download: a sentence is six words of thirty, word `w` speaks for class `w % 3`, and the teacher's logits
-//! count the words of each class. The student has to find that out from the logits alone. It takes about a second and ends with
-//! an agreement above 95% on sentences that were not trained on.
+//! A loss is a plain function of tensors: logits in, a scalar with a graph behind it out. Here the teacher is a rule,
+//! so that there is nothing to download: a sentence is six words of thirty, word `w` speaks for class `w % 3`, and the
+//! teacher's logits count the words of each class. The student has to find that out from the logits alone. It takes
+//! about a second and ends with an agreement above 95% on sentences that were not trained on.
 //!
-//! The layers are candle_nn's. Not all of them can be trained: its `LayerNorm` and `softmax_last_dim` have no backward, and
-//! say nothing (use `kd_core::nn` and `kd_core::ops`). `embedding` and `linear` are fine.
+//! The layers are candle_nn's. Not all of them can be trained: its `LayerNorm` and `softmax_last_dim` have no backward,
+//! and say nothing (use `kd_core::nn` and `kd_core::ops`). `embedding` and `linear` are fine.
 
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};

@@ -4,15 +4,16 @@
 //! cargo run --release --bin own_loop
 //! ```
 //!
-//! Every piece of a step is a function or a small type, so a loop that does something else in between (a reward, a second
-//! model, a metric) is written down as it is:
+//! Every piece of a step is a function or a small type, so a loop that does something else in between (a reward, a
+//! second model, a metric) is written down as it is:
 //!
 //! ```text
 //! forward -> losses::distillation -> backward -> Accumulator -> gradient_norm, clip_scale -> AdamW::step
 //! ```
 //!
-//! The task is that of `losses_only`: six words of thirty, word `w` speaks for class `w % 3`, and the teacher counts. One label in
-//! four is wrong, as labels are; the teacher's logits make up for it. About a second, and an agreement above 95%.
+//! The task is that of `losses_only`: six words of thirty, word `w` speaks for class `w % 3`, and the teacher counts.
+//! One label in four is wrong, as labels are; the teacher's logits make up for it. About a second, and an agreement
+//! above 95%.
 
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};

@@ -213,8 +213,7 @@ impl Classroom<'_> {
         }
         let lengths = draw.data.examples[..trained_on].iter().map(|sentence| sentence.words.len()).collect();
         let plan = BatchPlan::new(lengths, settings.batch_size, seed, DEFAULT_POOL)?;
-        let batches = |step: usize| {
-            let examples = plan.indices(step);
+        let batches = plan.batches(|examples| {
             let logits = self.outputs.collate(&examples, classes.names(), device)?;
             Ok(Batch {
                 tokens: lookup.tokens(&self.words(&examples), Kind::Words, device)?,
@@ -224,7 +223,7 @@ impl Classroom<'_> {
                 task: 0,
                 examples,
             })
-        };
+        });
         let small_dev = || self.f1(&saved()?, &draw.small_dev);
         let mut evaluate = || small_dev().map_err(|error| candle_core::Error::msg(error).into());
 

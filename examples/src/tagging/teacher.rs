@@ -137,8 +137,7 @@ fn fine_tune_and_ask(
     }
     let labels = classes.encode(&draw.data.select(&(0..draw.labelled).collect::<Vec<_>>()))?;
     let plan = BatchPlan::new(encoded.lengths()[..draw.labelled].to_vec(), settings.batch_size, seed, DEFAULT_POOL)?;
-    let batches = |step: usize| {
-        let examples = plan.indices(step);
+    let batches = plan.batches(|examples| {
         Ok(Batch {
             tokens: encoded.collate(&examples)?,
             labels: Some(collate_labels(&labels, &examples, device)?),
@@ -147,7 +146,7 @@ fn fine_tune_and_ask(
             task: 0,
             examples,
         })
-    };
+    });
     let steps = settings.steps_for(draw.labelled);
     let config = TrainerConfig {
         schedule: Schedule::WarmupLinear { warmup: steps / 10, total: steps },

@@ -15,9 +15,9 @@ use crate::error::{Error, Result};
 /// | `warmup_polynomial` | `end + (1 - end) · (1 - p)^power`    | `get_polynomial_decay_schedule_with_warmup`        |
 /// | `step_decay`        | times `rate` every so many steps     | NeuronBlocks' `lr_decay`; PyTorch's `StepLR`       |
 ///
-/// `p` is the share done of the steps from `warmup` to `total`. A `warmup` of 0 steps is none. With one of `n` steps, step
-/// `s < n` has the factor `(s + 1) / n`: that of transformers is `s / n`, whose first update changes nothing. From step
-/// `warmup` on the factors are those of transformers. Beyond `total` the last value stays, also that of the cosine.
+/// `p` is the share done of the steps from `warmup` to `total`. A `warmup` of 0 steps is none. With one of `n` steps,
+/// step `s < n` has the factor `(s + 1) / n`: that of transformers is `s / n`, whose first update changes nothing. From
+/// step `warmup` on the factors are those of transformers. Beyond `total` the last value stays, also that of the cosine.
 ///
 /// ```
 /// use kd_core::schedule::Schedule;
@@ -41,7 +41,8 @@ pub enum Schedule {
         /// Steps of the whole run.
         total: usize,
     },
-    /// Rises over `warmup` steps, then falls to 0 at step `total`: `(1 + cos πp) / 2` (Loshchilov & Hutter 2017, without restarts).
+    /// Rises over `warmup` steps, then falls to 0 at step `total`: `(1 + cos πp) / 2` (Loshchilov & Hutter 2017,
+    /// without restarts).
     WarmupCosine {
         /// Steps of the rise.
         warmup: usize,
@@ -59,12 +60,13 @@ pub enum Schedule {
         /// Factor at the end, in `[0, 1]`: transformers' `lr_end` divided by the peak rate.
         end: f64,
     },
-    /// `rate^n`, but at least `minimum`, where `n` counts the steps `start`, `start + every`, `start + 2·every`, … up to this one.
+    /// `rate^n`, but at least `minimum`, where `n` counts the steps `start`, `start + every`, `start + 2·every`, … up
+    /// to this one.
     ///
-    /// NeuronBlocks counts in epochs and in learning rates: after each epoch from `epoch_start_lr_decay` (from 1) on, `lr ←
-    /// max(lr · lr_decay, minimum_lr)`. With `E` steps an epoch that is `start: epoch_start_lr_decay · E`, `every: E`,
-    /// `rate: lr_decay`, `minimum: minimum_lr / lr`. PyTorch's `StepLR(step_size, gamma)` is `start` and `every` of
-    /// `step_size`, `rate: gamma` and `minimum: 0`.
+    /// NeuronBlocks counts in epochs and in learning rates: after each epoch from `epoch_start_lr_decay` (from 1) on,
+    /// `lr ← max(lr · lr_decay, minimum_lr)`. With `E` steps an epoch that is `start: epoch_start_lr_decay · E`,
+    /// `every: E`, `rate: lr_decay`, `minimum: minimum_lr / lr`. PyTorch's `StepLR(step_size, gamma)` is `start` and
+    /// `every` of `step_size`, `rate: gamma` and `minimum: 0`.
     ///
     /// ```
     /// use kd_core::schedule::Schedule;

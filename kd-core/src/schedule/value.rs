@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// | variant       | value                              | e.g.                                                  |
 /// |---------------|------------------------------------|-------------------------------------------------------|
 /// | `Constant`    | the number                         |                                                       |
-/// | `Linear`      | `from + (to - from) · t`           | teacher annealing (Clark et al. 2019, BAM!, §3.2)     |
+/// | `Linear`      | `from + (to - from) · t`           | teacher annealing (Clark et al. 2019, BAM!)           |
 /// | `Cosine`      | `to + (from - to) · (1 + cos πt)/2`| slow at both ends                                     |
 /// | `Exponential` | `from · (to / from)^t`             | a temperature that falls by the same factor each step |
 ///

@@ -54,12 +54,12 @@ pub struct TrainerConfig {
     /// Largest norm of all gradients together; `None` does not clip.
     #[serde(default)]
     pub clip_norm: Option<f64>,
-    /// Batches of one step, ≥ 1. Their gradients are added in proportion to their rows, which makes them one large batch for a
-    /// loss that is a mean over rows; the memory is that of one.
+    /// Batches of one step, ≥ 1. Their gradients are added in proportion to their rows, which makes them one large
+    /// batch for a loss that is a mean over rows; the memory is that of one and a sum of gradients.
     #[serde(default = "one")]
     pub accumulate: usize,
-    /// An exponential moving average of the trained weights. With one, evaluations see the averages, and the best weights are
-    /// averages.
+    /// An exponential moving average of the trained weights. With one, evaluations see the averages, and the best
+    /// weights are averages.
     #[serde(default)]
     pub ema: Option<EmaConfig>,
     /// Steps or epochs between evaluations; the last step is always evaluated.
@@ -69,13 +69,13 @@ pub struct TrainerConfig {
     /// Steps between checkpoints, ≥ 1.
     pub checkpoint_every: usize,
     /// Steps *in a row* whose loss or gradient is not finite that are skipped; one more ends training with an error. A
-    /// skipped step changes nothing but the step's number. In a row, because a run that broke stays broken, while a long run
-    /// may overflow now and then; reports count them all.
+    /// skipped step changes nothing but the step's number. In a row, because a run that broke stays broken, while a
+    /// long run may overflow now and then; reports count them all.
     #[serde(default = "three")]
     pub max_skipped: usize,
-    /// Names of variables that may be without a gradient in the first steps, `*` standing for any characters: heads of tasks
-    /// that come later, matrices behind a weight that starts at 0, attention's key biases, whose gradient is 0 but for
-    /// rounding. For all others see [`Trainer::step`](super::Trainer::step).
+    /// Names of variables that may be without a gradient in the first steps, `*` standing for any characters: heads of
+    /// tasks that come later, matrices behind a weight that starts at 0, attention's key biases, whose gradient is 0
+    /// but for rounding. For all others see [`Trainer::step`](super::Trainer::step).
     #[serde(default)]
     pub may_be_still: Vec<String>,
     /// Seed of dropout.

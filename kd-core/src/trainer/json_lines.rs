@@ -12,8 +12,9 @@ use crate::error::{Error, Result};
 
 /// Writes reports to a file, one JSON object a line: `{"step":1,"steps":100,"loss":0.7,…}`.
 ///
-/// There is nothing in it but the [`Report`], so the log of a run that was killed and resumed is that of one that was not,
-/// byte for byte: what was written after the checkpoint is cut off when training goes on. Numbers that are not finite are `null`.
+/// There is nothing in it but the [`Report`], so the log of a run that was killed and resumed is that of one that was
+/// not, byte for byte: what was written after the checkpoint is cut off when training goes on. Numbers that are not
+/// finite are `null`.
 ///
 /// In a new run the file is written anew. A resumed run goes on with it, or starts it if there is none.
 #[derive(Debug)]
@@ -29,7 +30,8 @@ impl JsonLines {
         Self::every(path, 1)
     }
 
-    /// A log at `path` of every step whose number is a multiple of `steps`, of all that are evaluated or skipped, and of the last.
+    /// A log at `path` of every step whose number is a multiple of `steps`, of all that are evaluated or skipped, and
+    /// of the last.
     pub fn every(path: &Path, steps: usize) -> Self {
         Self { path: path.to_path_buf(), every: steps.max(1), file: None }
     }

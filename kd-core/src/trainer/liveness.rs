@@ -11,9 +11,9 @@ pub(super) const UPDATES: usize = 10;
 
 /// The check of the first updates.
 ///
-/// A graph that was cut leaves a variable without a gradient, and a dead layer leaves a matrix with one that is all zero; both are
-/// seen at the first update. A vector may be still for a while without a fault (a bias whose gradient cancels), so it has
-/// [`UPDATES`] of them.
+/// A graph that was cut leaves a variable without a gradient, and a dead layer leaves a matrix with one that is all
+/// zero; both are seen at the first update. A vector may be still for a while without a fault (a bias whose gradient
+/// cancels), so it has [`UPDATES`] of them.
 #[derive(Debug)]
 pub(super) struct Liveness {
     may_be_still: Vec<Group>,

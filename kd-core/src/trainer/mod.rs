@@ -1,8 +1,9 @@
 //! The training loop: step, evaluate, keep the best, stop early, and lose nothing when killed.
 //!
 //! The model after step `n` is a function of the configuration, the batches and `n` alone: dropout is drawn from
-//! the step's number, batches are asked for by number, and a checkpoint holds weights, moments, averages, the best weights
-//! so far, the evaluations and the count of skipped steps. A run that is killed and resumed therefore ends in the same bytes.
+//! the step's number, batches are asked for by number, and a checkpoint holds weights, moments, averages, the best
+//! weights so far, the evaluations and the count of skipped steps. A run that is killed and resumed therefore ends in
+//! the same bytes.
 //!
 //! ```text
 //! Batches::batch(step) -> Student::forward -> Objective::loss -> backward -> clip -> Optimizer::step -> Observer
@@ -115,8 +116,8 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Anything else that decides the result and that a checkpoint should be refused for: the model's sizes, a digest of the
-    /// data. What the objective and the batches [describe](Objective::describe) is kept without it.
+    /// Anything else that decides the result and that a checkpoint should be refused for: the model's sizes, a digest
+    /// of the data. What the objective and the batches [describe](Objective::describe) is kept without it.
     ///
     /// Call it before [`with_checkpoint`](Self::with_checkpoint).
     #[must_use]
@@ -161,9 +162,10 @@ impl<'a> Trainer<'a> {
     /// One update on `batch`.
     ///
     /// # Errors
-    /// If more than `max_skipped` steps in a row had a loss or a gradient that is not finite (the weights are not changed
-    /// then), or if a trained variable takes no part in the loss. At the first update that is one without a gradient, and a
-    /// matrix whose gradient is all zero; a vector has ten updates to get one. See `may_be_still` of [`TrainerConfig`].
+    /// If more than `max_skipped` steps in a row had a loss or a gradient that is not finite (the weights are not
+    /// changed then), or if a trained variable takes no part in the loss. At the first update that is one without a
+    /// gradient, and a matrix whose gradient is all zero; a vector has ten updates to get one. See `may_be_still` of
+    /// [`TrainerConfig`].
     pub fn step(&mut self, batch: &Batch) -> Result<Report> {
         self.step_on(&mut std::iter::once(Ok(batch.clone())))
     }
@@ -228,12 +230,12 @@ impl<'a> Trainer<'a> {
 
     /// Steps, evaluates and checkpoints until the end; then sets the variables to the best weights.
     ///
-    /// `evaluate` gives a score, higher is better; `None` keeps no best and ends with the last weights, or with their average
-    /// if there is one. After a first evaluation of NaN a later number counts as better.
+    /// `evaluate` gives a score, higher is better; `None` keeps no best and ends with the last weights, or with their
+    /// average if there is one. After a first evaluation of NaN a later number counts as better.
     ///
     /// # Errors
-    /// Those of [`step`](Self::step), of `batches`, `evaluate` and `observer`, and if the checkpoint that training goes on from was made
-    /// with batches that described themselves otherwise.
+    /// Those of [`step`](Self::step), of `batches`, `evaluate` and `observer`, and if the checkpoint that training goes
+    /// on from was made with batches that described themselves otherwise.
     pub fn fit(
         &mut self,
         batches: &dyn Batches,
@@ -293,7 +295,8 @@ impl<'a> Trainer<'a> {
         self.config.patience.is_some_and(|patience| since_best >= patience)
     }
 
-    /// The score of the weights, or of their averages if there are some, which then are the best ones if it is the best.
+    /// The score of the weights, or of their averages if there are some, which then are the best ones if it is the
+    /// best.
     fn evaluate(&mut self, evaluate: &mut dyn FnMut() -> Result<f64>) -> Result<f64> {
         let (variables, best) = (&self.variables, self.best());
         let mut score_and_copy = || {

@@ -1,7 +1,7 @@
 //! A log of steps for TensorBoard.
 //!
-//! An event file is a row of records: length, checksum, a protocol-buffer message, checksum. The few fields that scalars need
-//! are written here; the crates that write event files bring a protocol-buffer compiler's output and an image library.
+//! An event file is a row of records: length, checksum, a protocol-buffer message, checksum. Of the messages' many fields
+//! scalars need seven, which are written here.
 
 use std::fs::File;
 use std::io::Write;
@@ -21,8 +21,9 @@ const MASK: u32 = 0xa282_ead8;
 /// Writes the scalars of every report to a TensorBoard event file: `loss`, `gradient_norm`, `lr_factor`, `score` of
 /// evaluations, `skipped` (steps so far), and `parts/NAME`.
 ///
-/// Look at it with `tensorboard --logdir FOLDER`; several runs are several folders. Like [`JsonLines`](super::JsonLines) it is
-/// cut to the checkpoint's step when a run goes on. Events carry the time of day, so no two runs write the same bytes.
+/// Look at it with `tensorboard --logdir FOLDER`; several runs are several folders. Like
+/// [`JsonLines`](super::JsonLines) it is cut to the checkpoint's step when a run goes on. Events carry the time of day,
+/// so no two runs write the same bytes.
 #[derive(Debug)]
 pub struct TensorBoard {
     path: PathBuf,
@@ -92,7 +93,8 @@ fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// `Event { 1: wall_time f64, 2: step i64, 3: file_version, 5: Summary { 1: [Value { 1: tag, 2: simple_value f32 }] } }`.
+/// `Event { 1: wall_time f64, 2: step i64, 3: file_version, 5: Summary }`, with a summary of
+/// `{ 1: [Value { 1: tag, 2: simple_value f32 }] }`; what is 0 or missing is left out.
 fn event(wall_time: f64, step: u64, content: Content<'_>) -> Vec<u8> {
     let mut bytes = vec![1 << 3 | 1];
     bytes.extend(wall_time.to_le_bytes());
