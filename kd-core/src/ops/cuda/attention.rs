@@ -4,7 +4,7 @@ use candle_core::{CudaDevice, Result, Tensor};
 
 use super::attach::attach3;
 use super::launch::{Geometry, Launch};
-use super::output::{Output, device_of};
+use super::output::{Output, aligned, device_of};
 use super::product::{Factor, Target, product};
 use super::softmax::Masking;
 use crate::ops::dropout::Mask;
@@ -56,6 +56,7 @@ impl Heads {
     }
 
     fn swap(&self, x: &Tensor, y: &mut Output, first: usize, second: usize) -> Result<()> {
+        let x = &aligned(x)?;
         let launch = Launch::new(device_of(x)?, "swap_middle", x.dtype())?.tensor(x)?.output(y)?;
         let launch = launch.long(x.elem_count()).int(first)?.int(second)?.int(self.width)?;
         launch.run(Geometry::of_values(x.elem_count()))

@@ -4,7 +4,7 @@ use candle_core::{CudaDevice, D, Result, Tensor};
 
 use super::attach::{attach1, attach2, attach3};
 use super::launch::{Geometry, Launch, reduce};
-use super::output::{Output, device_of};
+use super::output::{Output, aligned, device_of};
 use super::product::{Factor, Target, product};
 use super::{wide, wide_weight};
 use crate::ops::Activation;
@@ -58,10 +58,11 @@ fn number(activation: Option<Activation>) -> usize {
 impl Rows {
     /// `f(u + bias)`.
     pub(super) fn forward(&self, u: &Tensor, activation: Option<Activation>) -> Result<Output> {
+        let u = &aligned(u)?;
         let mut y = Output::like(u)?;
         let launch = Launch::new(device_of(u)?, "bias_activation", u.dtype())?.tensor(u)?.maybe(self.bias.as_ref())?;
         let launch = launch.output(&mut y)?.long(self.rows).int(self.width)?.int(number(activation))?;
-        launch.run(Geometry::of_columns(self.rows, self.width))?;
+        launch.run(Geometry::of_columns(self.rows, self.width, self.width))?;
         Ok(y)
     }
 
@@ -72,12 +73,14 @@ impl Rows {
         dy: &Tensor,
         want_sum: bool,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let dy = &aligned(dy)?;
+        let u = of.map(|(u, _)| aligned(u)).transpose()?;
         let device: &CudaDevice = device_of(dy)?;
-        let geometry = Geometry::of_columns(self.rows, self.width);
+        let geometry = Geometry::of_columns(self.rows, self.width, self.width);
         let mut du = of.map(|_| Output::like(dy)).transpose()?;
         let shape = (geometry.grid.1 as usize, self.width);
         let mut partial = if want_sum { Some(Output::new(shape, wide(dy.dtype()), device)?) } else { None };
-        let launch = Launch::new(device, "bias_activation_backward", dy.dtype())?.maybe(of.map(|(u, _)| u))?;
+        let launch = Launch::new(device, "bias_activation_backward", dy.dtype())?.maybe(u.as_ref())?;
         let launch = launch.maybe(self.bias.as_ref())?.tensor(dy)?.maybe_output(du.as_mut())?;
         let launch = launch.maybe_output(partial.as_mut())?.long(self.rows).int(self.width)?;
         launch.int(number(of.map(|(_, activation)| activation)))?.run(geometry)?;

@@ -142,7 +142,7 @@ impl Layer {
             launch = launch.output(part)?;
         }
         let launch = launch.long(self.rows).int(len)?.int(heads)?.int(width)?;
-        launch.run(Geometry::of_columns(self.rows, 3 * self.hidden))?;
+        launch.run(Geometry::of_columns(self.rows, 3 * self.hidden, width))?;
         Ok(parts.map(Output::into_tensor))
     }
 
@@ -150,7 +150,7 @@ impl Layer {
     fn join(&self, [q, k, v]: &[Tensor; 3]) -> Result<(Tensor, Tensor)> {
         let Heads { len, heads, width, .. } = self.heads;
         let device: &CudaDevice = device_of(q)?;
-        let geometry = Geometry::of_columns(self.rows, 3 * self.hidden);
+        let geometry = Geometry::of_columns(self.rows, 3 * self.hidden, width);
         let mut u = Output::new((self.rows, 3 * self.hidden), q.dtype(), device)?;
         let mut partial = Output::new((geometry.grid.1 as usize, 3 * self.hidden), wide(q.dtype()), device)?;
         let launch = Launch::new(device, "join_projections", q.dtype())?.tensor(q)?.tensor(k)?.tensor(v)?;

@@ -1,8 +1,9 @@
 //! Compiling the kernels and starting one.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, LaunchConfig, PushKernelArg, sys};
+use candle_core::cuda_backend::cudarc::driver::{CudaFunction, DeviceRepr, LaunchConfig, PushKernelArg, sys};
 use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
 use candle_core::cuda_backend::{DeviceId, WrapErr};
 use candle_core::{CudaDevice, DType, Result, Tensor, bail};
@@ -23,8 +24,12 @@ const SOURCE: &str = concat!(
 );
 const MODULE: &str = "kd-core";
 
-/// The compiled kernels of each device that has asked; they stay until the process ends.
-static PTX: Mutex<Vec<(DeviceId, &str)>> = Mutex::new(Vec::new());
+/// The compiled kernels, by compute capability.
+static PTX: Mutex<Vec<((i32, i32), Arc<str>)>> = Mutex::new(Vec::new());
+
+/// Kernels that were started before: looking one up in its module costs as much as starting it.
+static FUNCTIONS: Mutex<Option<HashMap<Kernel, CudaFunction>>> = Mutex::new(None);
+type Kernel = (DeviceId, &'static str, DType);
 
 /// One parameter: the kernel reads as many of the bytes as its type has.
 #[repr(C, align(8))]
@@ -38,7 +43,8 @@ unsafe impl DeviceRepr for Cell {}
 #[derive(Debug)]
 pub(super) struct Launch<'a> {
     device: &'a CudaDevice,
-    function: String,
+    name: &'static str,
+    function: CudaFunction,
     cells: Vec<Cell>,
 }
 
@@ -51,14 +57,8 @@ pub(super) struct Geometry {
 
 impl<'a> Launch<'a> {
     /// The kernel `name` for values of `dtype`.
-    pub(super) fn new(device: &'a CudaDevice, name: &str, dtype: DType) -> Result<Self> {
-        let suffix = match dtype {
-            DType::F32 => "f32",
-            DType::F64 => "f64",
-            DType::BF16 => "bf16",
-            other => bail!("{name}: no cuda kernel for {other:?}"),
-        };
-        Ok(Self { device, function: format!("{name}_{suffix}"), cells: Vec::with_capacity(16) })
+    pub(super) fn new(device: &'a CudaDevice, name: &'static str, dtype: DType) -> Result<Self> {
+        Ok(Self { device, name, function: function(device, name, dtype)?, cells: Vec::with_capacity(16) })
     }
 
     fn cell(mut self, first: u64) -> Self {
@@ -103,7 +103,7 @@ impl<'a> Launch<'a> {
     pub(super) fn int(self, value: usize) -> Result<Self> {
         match i32::try_from(value) {
             Ok(value) => Ok(self.cell(u64::from(value.cast_unsigned()))),
-            Err(_) => bail!("{}: {value} is more than a kernel counts", self.function),
+            Err(_) => bail!("{}: {value} is more than a kernel counts", self.name),
         }
     }
 
@@ -125,8 +125,8 @@ impl<'a> Launch<'a> {
 
     /// Starts the kernel; it may still be running when this returns.
     pub(super) fn run(self, geometry: Geometry) -> Result<()> {
-        let function = self.device.get_or_load_custom_func(&self.function, MODULE, ptx(self.device)?)?;
-        let mut builder = function.builder();
+        let stream = self.device.cuda_stream();
+        let mut builder = stream.launch_builder(&self.function);
         for cell in &self.cells {
             builder.arg(cell);
         }
@@ -140,20 +140,40 @@ impl<'a> Launch<'a> {
     }
 }
 
-/// The kernels for a device, compiled when they are first wanted.
-fn ptx(device: &CudaDevice) -> Result<&'static str> {
-    let mut compiled = PTX.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, ptx)) = compiled.iter().find(|(of, _)| *of == device.id()) {
-        return Ok(ptx);
+/// The kernel `name` for values of `dtype`, looked up once.
+fn function(device: &CudaDevice, name: &'static str, dtype: DType) -> Result<CudaFunction> {
+    let mut functions = FUNCTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = functions.get_or_insert_default();
+    let key = (device.id(), name, dtype);
+    if let Some(function) = known.get(&key) {
+        return Ok(function.clone());
     }
+    let suffix = match dtype {
+        DType::F32 => "f32",
+        DType::F64 => "f64",
+        DType::BF16 => "bf16",
+        other => bail!("{name}: no cuda kernel for {other:?}"),
+    };
+    let function = device.get_or_load_custom_func(&format!("{name}_{suffix}"), MODULE, &ptx(device)?)?;
+    let function = function.into_cuda_function();
+    known.insert(key, function.clone());
+    Ok(function)
+}
+
+/// The kernels for the capability of a device, compiled when they are first wanted.
+fn ptx(device: &CudaDevice) -> Result<Arc<str>> {
     let stream = device.cuda_stream();
     let attribute = |attribute| stream.context().attribute(attribute).w();
     let capability = (
         attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
         attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
     );
-    let ptx = String::leak(compile(capability)?);
-    compiled.push((device.id(), ptx));
+    let mut compiled = PTX.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, ptx)) = compiled.iter().find(|(of, _)| *of == capability) {
+        return Ok(ptx.clone());
+    }
+    let ptx: Arc<str> = compile(capability)?.into();
+    compiled.push((capability, ptx.clone()));
     Ok(ptx)
 }
 
@@ -177,12 +197,14 @@ impl Geometry {
         }
     }
 
-    /// For kernels whose threads stay in a column and go through rows.
-    pub(super) fn of_columns(rows: usize, columns: usize) -> Self {
+    /// For kernels whose threads stay in a column, or in four if a row or a head of `width` can be cut into fours, and go
+    /// through rows.
+    pub(super) fn of_columns(rows: usize, columns: usize, width: usize) -> Self {
         /// Enough for some 2,000 threads on each of a large card's 132 multiprocessors.
         const BLOCKS: usize = 2112;
         /// As many parts has the sum of a column.
         const MOST_PARTS: usize = 512;
+        let columns = if width.is_multiple_of(4) { columns / 4 } else { columns };
         let across = columns.div_ceil(128);
         let down = BLOCKS.div_ceil(across).clamp(1, MOST_PARTS).min(rows.max(1));
         Self { grid: (across as u32, down as u32), block: (128, 1) }
@@ -224,8 +246,9 @@ mod tests {
         assert_eq!(Geometry::of_rows(9, 128, 256, 512), Geometry { grid: (3, 1), block: (32, 4) });
         assert_eq!(Geometry::of_rows(9, 768, 256, 512), Geometry { grid: (9, 1), block: (192, 1) });
         assert_eq!(Geometry::of_rows(9, 4096, 256, 512), Geometry { grid: (9, 1), block: (512, 1) });
-        assert_eq!(Geometry::of_columns(4096, 3072), Geometry { grid: (24, 88), block: (128, 1) });
-        assert_eq!(Geometry::of_columns(3, 9), Geometry { grid: (1, 3), block: (128, 1) });
+        assert_eq!(Geometry::of_columns(4096, 3072, 3072), Geometry { grid: (6, 352), block: (128, 1) });
+        assert_eq!(Geometry::of_columns(4096, 3 * 39, 13), Geometry { grid: (1, 512), block: (128, 1) });
+        assert_eq!(Geometry::of_columns(3, 9, 9), Geometry { grid: (1, 3), block: (128, 1) });
         assert_eq!(Geometry::of_values(1), Geometry { grid: (1, 1), block: (256, 1) });
     }
 }

@@ -68,6 +68,12 @@ pub(super) fn address_of(tensor: &Tensor) -> Result<u64> {
     address(storage, first(layout)?)
 }
 
+/// A tensor whose values kernels can read by fours.
+pub(super) fn aligned(tensor: &Tensor) -> Result<Tensor> {
+    let size = 4 * tensor.dtype().size_in_bytes() as u64;
+    if address_of(tensor)?.is_multiple_of(size) { Ok(tensor.clone()) } else { tensor.copy() }
+}
+
 fn first(layout: &Layout) -> Result<usize> {
     match layout.contiguous_offsets() {
         Some((start, _)) => Ok(start),

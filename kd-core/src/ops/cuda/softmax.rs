@@ -11,7 +11,7 @@ use crate::ops::dropout::Mask;
 const WARP_WIDTH: usize = 1024;
 
 fn geometry(rows: usize, width: usize) -> Geometry {
-    Geometry::of_rows(rows, width, WARP_WIDTH, 1024)
+    Geometry::of_rows(rows, width, WARP_WIDTH, 512)
 }
 
 /// [`crate::ops::softmax()`] and [`crate::ops::log_softmax`].

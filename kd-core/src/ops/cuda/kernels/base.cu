@@ -39,6 +39,13 @@ __device__ inline double hyperbolic_tangent(double x) { return tanh(x); }
 __device__ inline float nothing(float) { return __uint_as_float(0xff800000); }
 __device__ inline double nothing(double) { return -(double)__uint_as_float(0x7f800000); }
 
+// N values that lie one behind the other, read and written at once.
+template <class T, int N> struct alignas(N * sizeof(T)) Pack {
+    T values[N];
+};
+template <int N, class T> __device__ inline Pack<T, N> load_pack(const T* from) { return *(const Pack<T, N>*)from; }
+template <class T, int N> __device__ inline void store_pack(T* to, const Pack<T, N>& pack) { *(Pack<T, N>*)to = pack; }
+
 struct Sum {
     template <class V> __device__ static V join(V a, V b) { return a + b; }
     template <class V> __device__ static V start(V) { return 0; }
