@@ -92,7 +92,7 @@ fn scores(
     check(emissions, transitions, lengths)?;
     let rows = emissions.dim(0)?;
     if let Some(labels) = labels.filter(|labels| labels.dims() != [rows] || labels.dtype() != DType::U32) {
-        bail!("expected labels of shape {:?} of u32, found {:?} of {:?}", [rows], labels.dims(), labels.dtype());
+        bail!("expected u32 labels of shape {:?}, found {:?} of {:?}", [rows], labels.dims(), labels.dtype());
     }
     #[cfg(feature = "cuda")]
     if crate::ops::cuda::has_crf(emissions, transitions)? {
