@@ -55,6 +55,9 @@ impl Work {
     }
 }
 
+/// Makes our side of a row where it is to be measured.
+pub(super) type MakeWork = Box<dyn Fn(&Place) -> Result<Work>>;
+
 /// One line of the table.
 pub(super) struct Row {
     pub(super) name: String,
@@ -70,7 +73,7 @@ pub(super) struct Row {
     /// Which function of `pytorch/` is the other side, and its arguments.
     pub(super) kind: &'static str,
     pub(super) params: Value,
-    pub(super) work: Box<dyn Fn(&Place) -> Result<Work>>,
+    pub(super) work: MakeWork,
     /// Whether it is measured on the CPU.
     pub(super) on_cpu: bool,
     /// Whether it is measured on a CUDA device.

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::table::inputs::{ids, named, random};
 use crate::table::place::Place;
-use crate::table::row::{Row, Tensors, Work};
+use crate::table::row::{MakeWork, Row, Tensors, Work};
 
 const DROPOUT: f64 = 0.1;
 /// Of `bert-base-uncased`.
@@ -129,7 +129,7 @@ impl Op {
             ..Row::new(format!("{name}, {what}"), "op", params(leaves), work).target(target)
         };
         [
-            row("forward", &[], forward_target, Box::new(forward) as Box<dyn Fn(&Place) -> Result<Work>>),
+            row("forward", &[], forward_target, Box::new(forward) as MakeWork),
             row("forward + backward", leaves, both_target, Box::new(backward)),
         ]
     }

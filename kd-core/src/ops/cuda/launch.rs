@@ -25,7 +25,9 @@ const SOURCE: &str = concat!(
 const MODULE: &str = "kd-core";
 
 /// The compiled kernels, by compute capability.
-static PTX: Mutex<Vec<((i32, i32), Arc<str>)>> = Mutex::new(Vec::new());
+static PTX: Mutex<Vec<(Capability, Arc<str>)>> = Mutex::new(Vec::new());
+/// Major and minor number.
+type Capability = (i32, i32);
 
 /// Kernels that were started before: looking one up in its module costs as much as starting it.
 static FUNCTIONS: Mutex<Option<HashMap<Kernel, CudaFunction>>> = Mutex::new(None);
@@ -177,7 +179,7 @@ fn ptx(device: &CudaDevice) -> Result<Arc<str>> {
     Ok(ptx)
 }
 
-fn compile((major, minor): (i32, i32)) -> Result<String> {
+fn compile((major, minor): Capability) -> Result<String> {
     let options = vec![format!("--gpu-architecture=compute_{major}{minor}"), "--std=c++17".to_string()];
     let options = CompileOptions { options, ..CompileOptions::default() };
     match compile_ptx_with_opts(SOURCE, options) {

@@ -5,8 +5,8 @@
 //! same bytes in every run: no sum depends on the order of blocks. In `bf16` sums, biases and the weights of norms are
 //! `f32`. Nothing waits for the device and nothing is copied from it.
 //!
-//! Whether an op has a kernel or is composed of Candle's operations was decided by measurement (`RESULTS.md` in the
-//! repository). Products follow [`candle_core::cuda_backend::gemm_reduced_precision_f32`]: with it on, `f32` is multiplied in
+//! The char-CNN and a CRF's marginals have none and are composed of Candle's operations; `RESULTS.md` in the repository has
+//! all of them against PyTorch. Products follow [`candle_core::cuda_backend::gemm_reduced_precision_f32`]: with it on, `f32` is multiplied in
 //! TF32.
 //!
 //! Freed memory goes back to the driver at every synchronisation, unless it is told to keep it: [`keep_freed_memory`].
