@@ -98,7 +98,11 @@ pub(crate) fn linear(
 ) -> Result<Tensor> {
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     let (out, width) = weight.dims2()?;
-    let rows = Rows { rows: x.elem_count() / width, width: out, bias: bias.map(wide_weight).transpose()? };
+    let rows = Rows {
+        rows: x.elem_count() / width,
+        width: out,
+        bias: bias.map(|bias| wide_weight(bias, x.dtype())).transpose()?,
+    };
     let mut shape = x.dims().to_vec();
     shape.pop();
     shape.push(out);

@@ -93,7 +93,7 @@ impl Layer {
     fn new(x: &Tensor, weights: &[Tensor; slot::COUNT], call: &Call<'_>) -> Result<Self> {
         let (batch, len, hidden) = x.dims3()?;
         let weight = |slot: usize| weights[slot].detach().to_dtype(x.dtype())?.contiguous();
-        let bias = |slot: usize| wide_weight(&weights[slot]);
+        let bias = |slot: usize| wide_weight(&weights[slot], x.dtype());
         let norm =
             |slot: usize| -> Result<Norm> { Ok(Norm { gamma: bias(slot)?, beta: bias(slot + 1)?, eps: call.eps }) };
         let [q, k, v] = [0, 2, 4].map(|idx| weights[slot::QUERY + idx].detach());

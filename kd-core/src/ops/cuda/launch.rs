@@ -8,7 +8,7 @@ use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_
 use candle_core::cuda_backend::{DeviceId, WrapErr};
 use candle_core::{CudaDevice, DType, Result, Tensor, bail};
 
-use super::output::{Output, address_of};
+use super::output::{Output, address_of, device_of};
 use crate::ops::dropout::Mask;
 
 /// All kernels, as one source.
@@ -70,6 +70,9 @@ impl<'a> Launch<'a> {
 
     /// A pointer to the values of a contiguous tensor.
     pub(super) fn tensor(self, tensor: &Tensor) -> Result<Self> {
+        if device_of(tensor)?.id() != self.device.id() {
+            bail!("{}: expected tensors on one device, found {:?}", self.name, tensor.device().location());
+        }
         let address = address_of(tensor)?;
         Ok(self.cell(address))
     }

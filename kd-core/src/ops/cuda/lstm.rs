@@ -64,7 +64,7 @@ impl Layer {
             lengths: Tensor::from_vec(lengths, batch, xs.device())?,
             ih: ih?,
             hh,
-            bias: (wide_weight(&bias_ih?)? + wide_weight(&bias_hh?)?)?,
+            bias: (wide_weight(&bias_ih?, xs.dtype())? + wide_weight(&bias_hh?, xs.dtype())?)?,
         })
     }
 

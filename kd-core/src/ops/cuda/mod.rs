@@ -66,7 +66,7 @@ fn wide(dtype: DType) -> DType {
     if dtype == DType::BF16 { DType::F32 } else { dtype }
 }
 
-/// A bias or a norm's weight as the kernels want it.
-fn wide_weight(weight: &Tensor) -> candle_core::Result<Tensor> {
-    weight.detach().to_dtype(wide(weight.dtype()))?.contiguous()
+/// A bias or a norm's weight as the kernels for inputs of `dtype` want it.
+fn wide_weight(weight: &Tensor, dtype: DType) -> candle_core::Result<Tensor> {
+    weight.detach().to_dtype(wide(dtype))?.contiguous()
 }

@@ -1,6 +1,6 @@
 //! Layer norm, alone and of a residual sum.
 
-use candle_core::{CudaDevice, D, Result, Tensor};
+use candle_core::{CudaDevice, D, Result, Tensor, bail};
 
 use super::attach::attach3;
 use super::launch::{Geometry, Launch, reduce};
@@ -98,7 +98,7 @@ pub(crate) fn norm(
     dropout: Option<Mask>,
 ) -> Result<Tensor> {
     let x = x.contiguous()?;
-    let norm = Norm { gamma: wide_weight(gamma)?, beta: wide_weight(beta)?, eps };
+    let norm = Norm { gamma: wide_weight(gamma, x.dtype())?, beta: wide_weight(beta, x.dtype())?, eps };
     let mut y = Output::like(&x)?;
     let Some(residual) = residual else {
         norm.forward(&x, Addition::default(), None, &mut y)?;
@@ -111,6 +111,9 @@ pub(crate) fn norm(
             ])
         });
     };
+    if residual.dtype() != x.dtype() {
+        bail!("layer_norm_residual: expected a residual of {:?}, found {:?}", x.dtype(), residual.dtype());
+    }
     let residual = residual.contiguous()?;
     let weights = [gamma.clone(), beta.clone()];
     let (ties, token) = Ties::new(&weights)?;
@@ -120,7 +123,7 @@ pub(crate) fn norm(
     let sum = sum.map(Output::into_tensor);
     let dtypes = [gamma.dtype(), beta.dtype()];
     attach3("layer-norm-residual", [&x, &residual, &token], y, move |[x, residual, token], _, dy| {
-        let Some(sum) = &sum else { candle_core::bail!("layer_norm_residual: the forward kept nothing") };
+        let Some(sum) = &sum else { bail!("layer_norm_residual: the forward kept nothing") };
         let gradients = norm.backward(sum, dy, None, dropout)?;
         ties.give(0, || gradients.gamma.to_dtype(dtypes[0]))?;
         ties.give(1, || gradients.beta.to_dtype(dtypes[1]))?;
