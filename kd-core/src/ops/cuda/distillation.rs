@@ -18,7 +18,7 @@ pub(crate) fn distillation(
     let (rows, classes) = student.dims2()?;
     let teacher = teacher.map(|teacher| teacher.detach().contiguous()).transpose()?;
     let labels = labels.map(|labels| labels.to_device(student.device())?.contiguous()).transpose()?;
-    let geometry = Geometry::of_rows(rows, classes, 1024, 512);
+    let geometry = Geometry::of_rows(rows, classes, 1024, 1024);
     let parts = usize::from(teacher.is_some()) + usize::from(labels.is_some());
     let mut y = Output::new((parts, rows), student.dtype(), device_of(&student)?)?;
     let launch = Launch::new(device_of(&student)?, "distillation", student.dtype())?.tensor(&student)?;

@@ -15,6 +15,7 @@ use crate::ops::dropout::Mask;
 const SOURCE: &str = concat!(
     include_str!("kernels/base.cu"),
     include_str!("kernels/softmax.cu"),
+    include_str!("kernels/distillation.cu"),
     include_str!("kernels/norm.cu"),
     include_str!("kernels/columns.cu"),
     include_str!("kernels/embedding.cu"),
