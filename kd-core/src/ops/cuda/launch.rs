@@ -30,7 +30,7 @@ static PTX: Mutex<Vec<(Capability, Arc<str>)>> = Mutex::new(Vec::new());
 /// Major and minor number.
 type Capability = (i32, i32);
 
-/// Kernels that were started before: looking one up in its module costs as much as starting it.
+/// Kernels that were started before, so that none is looked up twice in its module.
 static FUNCTIONS: Mutex<Option<HashMap<Kernel, CudaFunction>>> = Mutex::new(None);
 type Kernel = (DeviceId, &'static str, DType);
 

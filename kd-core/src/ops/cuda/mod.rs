@@ -1,7 +1,7 @@
 //! The ops on a CUDA device, in `f32`, `f64` and `bf16`: kernels of this crate and cuBLAS.
 //!
 //! The kernels stand in `kernels/*.cu` and are compiled by NVRTC for the device at hand when the first of them is wanted
-//! (a second or two, once per process). They give the values of the CPU's ops to rounding, dropout bit for bit, and the
+//! (some seconds, once per process). They give the values of the CPU's ops to rounding, dropout bit for bit, and the
 //! same bytes in every run: no sum depends on the order of blocks. In `bf16` sums, biases and the weights of norms are
 //! `f32`. Nothing waits for the device and nothing is copied from it.
 //!
