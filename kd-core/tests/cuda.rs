@@ -3,19 +3,23 @@
 //! Needs a device: `cargo test --release -p kd-core --features cuda --test cuda -- --test-threads 1`.
 #![cfg(feature = "cuda")]
 
+mod encoder_layers;
+
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kd_core::losses::{
     self, ContrastiveConfig, Correlation, Decoupled, HardCrossEntropy, MemoryBank, PathWeights, SelectivityKernel,
 };
 use kd_core::model::Mode;
 use kd_core::ops::embedding::SparseGradient;
-use kd_core::ops::encoder_layer::{Affine, EncoderLayer, encoder_layer};
+use kd_core::ops::encoder_layer::encoder_layer;
 use kd_core::ops::lstm::{LstmWeights, bidirectional};
 use kd_core::ops::{self, Activation, char_cnn::char_cnn, crf, distillation};
 use kd_core::optim::{
     Accumulator, AdamW, AdamWConfig, AdamaxConfig, Ema, EmaConfig, Optimizer, OptimizerConfig, SgdConfig, gradient_norm,
 };
 use kd_core::testing::{assert_close, random};
+
+use encoder_layers::encoder_layer_of;
 
 const TRAIN: Mode = Mode::Train { seed: 5 };
 
@@ -141,7 +145,7 @@ fn ops_of_encoders() {
     });
 }
 
-/// The shapes of a layer's weights, in the order of [`layer`].
+/// The shapes of a layer's weights, in the order of [`encoder_layer_of`].
 fn layer_shapes(hidden: usize, intermediate: usize) -> Vec<Vec<usize>> {
     let map = |out: usize, width: usize| [vec![out, width], vec![out]];
     let norm = || [vec![hidden], vec![hidden]];
@@ -151,25 +155,6 @@ fn layer_shapes(hidden: usize, intermediate: usize) -> Vec<Vec<usize>> {
     parts.into_iter().flatten().collect()
 }
 
-fn layer(weights: &[Tensor], heads: usize, p: f64) -> EncoderLayer {
-    let affine = |idx: usize| Affine { weight: weights[2 * idx].clone(), bias: weights[2 * idx + 1].clone() };
-    EncoderLayer {
-        query: affine(0),
-        key: affine(1),
-        value: affine(2),
-        output: affine(3),
-        attention_norm: affine(4),
-        inner: affine(5),
-        outer: affine(6),
-        norm: affine(7),
-        heads,
-        eps: 1e-3,
-        attention_dropout: p,
-        output_dropout: p,
-        hidden_dropout: p,
-    }
-}
-
 #[test]
 fn whole_encoder_layers() {
     for p in [0.0, 0.2] {
@@ -177,8 +162,9 @@ fn whole_encoder_layers() {
         shapes.extend(layer_shapes(24, 50));
         let inputs: Vec<_> =
             (1..).zip(&shapes).map(|(seed, shape)| (random(seed, shape.as_slice()).unwrap() * 0.5).unwrap()).collect();
-        let f =
-            |x: &[Tensor], device: &Device| encoder_layer(&x[0], &long_mask(10, device)?, &layer(&x[1..], 3, p), TRAIN);
+        let f = |x: &[Tensor], device: &Device| {
+            encoder_layer(&x[0], &long_mask(10, device)?, &encoder_layer_of(&x[1..], 3, [p; 3]), TRAIN)
+        };
         let gpu = gpu();
         let expected = run(&inputs, DType::F64, &Device::Cpu, &f).unwrap();
         for (dtype, tolerance) in [(DType::F64, 1e-9), (DType::F32, 1e-4)] {
@@ -192,7 +178,12 @@ fn whole_encoder_layers() {
         }
         // bf16 inputs, f32 weights: gradients of weights are f32 and close to the exact ones.
         let mixed = |x: &[Tensor], device: &Device| {
-            let y = encoder_layer(&x[0].to_dtype(DType::BF16)?, &long_mask(10, device)?, &layer(&x[1..], 3, p), TRAIN)?;
+            let y = encoder_layer(
+                &x[0].to_dtype(DType::BF16)?,
+                &long_mask(10, device)?,
+                &encoder_layer_of(&x[1..], 3, [p; 3]),
+                TRAIN,
+            )?;
             y.to_dtype(DType::F32)
         };
         let found = run(&inputs, DType::F32, &gpu, &mixed).unwrap();

@@ -1,11 +1,14 @@
 //! Gradients of the operations against central differences, on contiguous and other inputs, and their bytes on one,
 //! two and four threads.
 
+mod encoder_layers;
+
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kd_core::model::Mode;
 use kd_core::ops;
-use kd_core::ops::encoder_layer::{Affine, EncoderLayer};
 use kd_core::testing::{check_gradient, check_gradients, random};
+
+use encoder_layers::encoder_layer_of;
 
 const TOLERANCE: f64 = 1e-7;
 
@@ -147,26 +150,9 @@ fn attention() {
     }
 }
 
-/// The weights of an encoder layer in the order of its fields, and the layer.
-fn encoder_layer_of(weights: &[Tensor], heads: usize) -> EncoderLayer {
-    let affine = |idx: usize| Affine { weight: weights[2 * idx].clone(), bias: weights[2 * idx + 1].clone() };
-    EncoderLayer {
-        query: affine(0),
-        key: affine(1),
-        value: affine(2),
-        output: affine(3),
-        attention_norm: affine(4),
-        inner: affine(5),
-        outer: affine(6),
-        norm: affine(7),
-        heads,
-        eps: 1e-3,
-        attention_dropout: 0.1,
-        output_dropout: 0.2,
-        hidden_dropout: 0.3,
-    }
-}
+const DROPOUT: [f64; 3] = [0.1, 0.2, 0.3];
 
+/// The weights of an encoder layer in the order of its fields.
 fn encoder_weights(hidden: usize, inner: usize) -> Vec<Tensor> {
     let maps = [(hidden, hidden), (hidden, hidden), (hidden, hidden), (hidden, hidden), (0, hidden), (inner, hidden)];
     let maps = maps.into_iter().chain([(hidden, inner), (0, hidden)]);
@@ -182,7 +168,7 @@ fn encoder_weights(hidden: usize, inner: usize) -> Vec<Tensor> {
 #[test]
 fn encoder_layer() {
     let mask = mask(&[&[1, 1, 1, 1], &[1, 1, 0, 0], &[0, 1, 0, 1]]);
-    let layer = encoder_layer_of(&encoder_weights(6, 10), 2);
+    let layer = encoder_layer_of(&encoder_weights(6, 10), 2, DROPOUT);
     for mode in [Mode::Eval, Mode::Train { seed: 8 }] {
         check_all_layouts(|x| ops::encoder_layer(x, &mask, &layer, mode), &random(1, (3, 4, 6)).unwrap());
     }
@@ -250,7 +236,7 @@ fn the_number_of_threads_changes_no_byte() {
                 .collect(),
             Box::new({
                 let mask = mask.clone();
-                move |x| ops::encoder_layer(&x[0], &mask, &encoder_layer_of(&x[1..], 4), mode)
+                move |x| ops::encoder_layer(&x[0], &mask, &encoder_layer_of(&x[1..], 4, DROPOUT), mode)
             }),
         ),
         ("softmax", vec![f32s(1, &[3000, 33])], Box::new(|x| ops::softmax(&x[0]))),
