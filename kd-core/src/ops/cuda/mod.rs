@@ -3,9 +3,9 @@
 //! The kernels stand in `kernels/*.cu` and are compiled by NVRTC for the device at hand when the first of them is wanted
 //! (some seconds, once per process). They give the values of the CPU's ops to rounding, dropout bit for bit, and the
 //! same bytes in every run: no sum depends on the order of blocks. In `bf16` sums, biases and the weights of norms are
-//! `f32`. Nothing waits for the device and nothing is copied from it.
+//! `f32`. These kernels wait for nothing and copy nothing from the device.
 //!
-//! The char-CNN and a CRF's marginals have none and are composed of Candle's operations; `RESULTS.md` in the repository has
+//! The char-CNN has none and is composed of Candle's operations; a CRF's marginals and best paths are computed on the host; `RESULTS.md` in the repository has
 //! all of them against PyTorch. Products follow [`candle_core::cuda_backend::gemm_reduced_precision_f32`]: with it on, `f32` is multiplied in
 //! TF32.
 //!
