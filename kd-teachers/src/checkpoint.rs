@@ -144,7 +144,7 @@ fn join(files: &[PathBuf]) -> String {
 
 /// The name that a tensor has here; none if it is not used.
 fn canonical(stored_name: &str, family: Family) -> Option<String> {
-    let prefix = format!("{}.", family.model_type());
+    let prefix = format!("{}.", family.prefix());
     let name = stored_name.strip_prefix(&prefix).unwrap_or(stored_name);
     if NOT_USED.iter().any(|unused| if unused.ends_with('.') { name.starts_with(unused) } else { name == *unused }) {
         return None;

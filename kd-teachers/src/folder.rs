@@ -8,7 +8,7 @@ use kd_core::variables::Variables;
 use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, HEAD, Part, encode};
-use crate::config::{EncoderConfig, Family};
+use crate::config::EncoderConfig;
 use crate::error::{Error, Result};
 use crate::heads::{HeadOptions, Pooling};
 use crate::hub::ModelFiles;
@@ -112,10 +112,7 @@ pub(crate) fn save(
     tokenizer: &Path,
     folder: &Path,
 ) -> Result<()> {
-    let model = match config.family {
-        Family::Bert => "Bert",
-        Family::DistilBert => "DistilBert",
-    };
+    let model = config.family.class_prefix();
     let config_json = match kind {
         Kind::Tagger => config.to_json(&format!("{model}ForTokenClassification"), classes),
         Kind::Classifier(pooling) => {
@@ -124,7 +121,7 @@ pub(crate) fn save(
             value
         }
     };
-    let prefix = config.family.model_type();
+    let prefix = config.family.prefix();
     let prefixed = |name: String| if name.starts_with(HEAD) { name } else { format!("{prefix}.{name}") };
     let tensors: BTreeMap<String, Tensor> =
         variables.tensors().into_iter().map(|(name, tensor)| (prefixed(name), tensor)).collect();

@@ -35,8 +35,8 @@ use kd_core::ops::packed::Precision;
 use kd_core::variables::Variables;
 
 use crate::config::EncoderConfig;
-use crate::encoder::packed::copy;
-use crate::encoder::{Encoder, PackedEncoder, dense};
+use crate::encoder::packed::copy_linear;
+use crate::encoder::{Encode, Encoded, Encoder, PackedEncoder, Wanted, dense};
 use crate::error::{Error, Result};
 use crate::folder::{self, Kind};
 use crate::hub::ModelFiles;
@@ -87,9 +87,17 @@ pub struct HeadOptions {
     pub pooling: Pooling,
     /// Whether outputs carry all hidden states, for losses that match them.
     pub hidden_states: bool,
+    /// Whether outputs carry the attention probabilities of every layer, for losses that match them.
+    pub attention: bool,
     /// What the encoder's layers compute in, bf16 or f16, with weights and gradients in f32; none: in f32. See
     /// [`Encoder::computing_in`].
     pub compute: Option<DType>,
+}
+
+impl HeadOptions {
+    fn wanted(&self) -> Wanted {
+        Wanted { hidden: self.hidden_states, attention: self.attention }
+    }
 }
 
 fn encoder(config: &EncoderConfig, variables: &Variables, options: &HeadOptions) -> TensorResult<Encoder> {
@@ -115,59 +123,11 @@ impl Head {
 
     /// The same head without variables.
     fn copy(&self) -> TensorResult<Self> {
-        let bias = self.linear.bias().map(copy).transpose()?;
-        Ok(Self { dropout: self.dropout, linear: Linear::from_tensors(copy(self.linear.weight())?, bias) })
+        Ok(Self { dropout: self.dropout, linear: copy_linear(&self.linear)? })
     }
 
     fn forward(&self, rows: &Tensor, mode: Mode) -> TensorResult<Tensor> {
         self.linear.forward(&ops::dropout(rows, self.dropout, mode)?)
-    }
-}
-
-/// What a head stands on.
-pub trait Encode {
-    /// The last hidden states, `(batch, len, hidden)`.
-    ///
-    /// # Errors
-    /// If it cannot read the sequence, or has no such mode.
-    fn last(&self, sequence: &Sequence, mode: Mode) -> TensorResult<Tensor>;
-
-    /// All hidden states, `(batch, len, hidden)` each: the embeddings first, then every layer's.
-    ///
-    /// # Errors
-    /// As [`Encode::last`].
-    fn all(&self, sequence: &Sequence, mode: Mode) -> TensorResult<Vec<Tensor>>;
-}
-
-impl Encode for Encoder {
-    fn last(&self, sequence: &Sequence, mode: Mode) -> TensorResult<Tensor> {
-        self.forward(sequence, mode)
-    }
-
-    fn all(&self, sequence: &Sequence, mode: Mode) -> TensorResult<Vec<Tensor>> {
-        self.hidden_states(sequence, mode)
-    }
-}
-
-impl Encode for PackedEncoder {
-    fn last(&self, sequence: &Sequence, mode: Mode) -> TensorResult<Tensor> {
-        self.forward(sequence, mode)
-    }
-
-    fn all(&self, sequence: &Sequence, mode: Mode) -> TensorResult<Vec<Tensor>> {
-        self.hidden_states(sequence, mode)
-    }
-}
-
-/// The last hidden states, and all of them if they are asked for.
-fn encode(encoder: &impl Encode, sequence: &Sequence, mode: Mode, all: bool) -> TensorResult<(Tensor, Vec<Tensor>)> {
-    if !all {
-        return Ok((encoder.last(sequence, mode)?, Vec::new()));
-    }
-    let states = encoder.all(sequence, mode)?;
-    match states.last() {
-        Some(last) => Ok((last.clone(), states)),
-        None => bail!("the encoder has no hidden states"),
     }
 }
 
@@ -177,7 +137,7 @@ pub struct TokenTagger<E = Encoder> {
     encoder: E,
     head: Head,
     classes: Vec<String>,
-    hidden_states: bool,
+    wanted: Wanted,
 }
 
 impl TokenTagger {
@@ -196,7 +156,7 @@ impl TokenTagger {
             encoder: encoder(&config, variables, options)?,
             head: Head::new(&config, classes.len(), variables)?,
             classes: classes.to_vec(),
-            hidden_states: options.hidden_states,
+            wanted: options.wanted(),
         })
     }
 
@@ -254,7 +214,7 @@ impl TokenTagger {
             encoder: self.encoder.pack(precision)?,
             head: self.head.copy()?,
             classes: self.classes.clone(),
-            hidden_states: self.hidden_states,
+            wanted: self.wanted,
         })
     }
 }
@@ -276,9 +236,9 @@ impl<E: Encode> Student for TokenTagger<E> {
         if matches!(tokens.rows, Rows::Examples) {
             bail!("a token tagger labels words, and these tokens have a row per example");
         }
-        let (last, hidden) = encode(&self.encoder, &tokens.first, mode.site(0), self.hidden_states)?;
+        let Encoded { last, hidden, attention } = self.encoder.encode(&tokens.first, mode.site(0), self.wanted)?;
         let logits = self.head.forward(&tokens.rows.select(&last)?, mode.site(1))?;
-        Ok(Output { hidden, ..Output::from_logits(logits) })
+        Ok(Output { hidden, attention, ..Output::from_logits(logits) })
     }
 }
 
@@ -289,7 +249,7 @@ pub struct SequenceClassifier<E = Encoder> {
     head: Head,
     classes: Vec<String>,
     pooling: Pooling,
-    hidden_states: bool,
+    wanted: Wanted,
 }
 
 impl SequenceClassifier {
@@ -309,7 +269,7 @@ impl SequenceClassifier {
             head: Head::new(&config, classes.len(), variables)?,
             classes: classes.to_vec(),
             pooling: options.pooling,
-            hidden_states: options.hidden_states,
+            wanted: options.wanted(),
         })
     }
 
@@ -365,7 +325,7 @@ impl SequenceClassifier {
             head: self.head.copy()?,
             classes: self.classes.clone(),
             pooling: self.pooling,
-            hidden_states: self.hidden_states,
+            wanted: self.wanted,
         })
     }
 }
@@ -390,9 +350,9 @@ impl<E: Encode> Student for SequenceClassifier<E> {
         if tokens.second.is_some() {
             bail!("a sequence classifier reads one sequence, and these tokens have a second one that is encoded apart");
         }
-        let (last, hidden) = encode(&self.encoder, &tokens.first, mode.site(0), self.hidden_states)?;
+        let Encoded { last, hidden, attention } = self.encoder.encode(&tokens.first, mode.site(0), self.wanted)?;
         let pooled = self.pooling.pool(&last, &tokens.first)?; // (batch, hidden)
         let logits = self.head.forward(&pooled, mode.site(1))?;
-        Ok(Output { hidden, pooled: Some(pooled), ..Output::from_logits(logits) })
+        Ok(Output { hidden, attention, pooled: Some(pooled), ..Output::from_logits(logits) })
     }
 }
