@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::hub::{Damaged, Download};
+
 /// An error of this crate; its message names the file or the setting, what was expected and what was found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -45,18 +47,12 @@ pub enum Error {
     /// A model's file is neither in the cache nor may be downloaded.
     #[error("{0}")]
     NotFound(Box<NotFound>),
-    /// A download failed.
-    #[error("model `{id}`, revision `{revision}`: cannot download {file}: {message}")]
-    Download {
-        /// The model's id.
-        id: String,
-        /// The revision that was asked for.
-        revision: String,
-        /// The file.
-        file: String,
-        /// What the hub said.
-        message: String,
-    },
+    /// A model's file could not be downloaded.
+    #[error("{0}")]
+    Download(Box<Download>),
+    /// A model's file in the cache is not what it was.
+    #[error("{0}")]
+    Damaged(Box<Damaged>),
     /// A checkpoint does not fit the model.
     #[error("{files}: {message}")]
     Checkpoint {

@@ -1,5 +1,9 @@
 use super::*;
 
+const TOKENIZER: &str = layout::TOKENIZER;
+const WEIGHTS: &str = layout::SAFETENSORS;
+const INDEX: &str = "model.safetensors.index.json";
+
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 fn write(path: &Path, text: &str) {
@@ -10,28 +14,13 @@ fn write(path: &Path, text: &str) {
 /// A cache with one model, `org/name`, whose branch `main` is [`COMMIT`].
 fn cache(files: &[&str]) -> (tempfile::TempDir, HubEnvironment) {
     let folder = tempfile::tempdir().unwrap();
-    let environment = HubEnvironment { cache: folder.path().to_path_buf(), offline: true, endpoint: None };
+    let environment = HubEnvironment { cache: folder.path().to_path_buf(), offline: true, endpoint: None, token: None };
     let repository = folder.path().join("models--org--name");
     write(&repository.join("refs/main"), COMMIT);
     for file in files {
         write(&repository.join("snapshots").join(COMMIT).join(file), file);
     }
     (folder, environment)
-}
-
-#[test]
-fn the_environment_names_the_cache_as_the_python_library_does() {
-    let check = |variables: &[(&str, &str)], cache: &str, offline: bool| {
-        let get = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(*value));
-        let environment = HubEnvironment::from_variables(get).unwrap();
-        assert_eq!((environment.cache, environment.offline), (PathBuf::from(cache), offline), "{variables:?}");
-    };
-    check(&[("HOME", "/u")], "/u/.cache/huggingface/hub", false);
-    check(&[("HOME", "/u"), ("XDG_CACHE_HOME", "/c")], "/c/huggingface/hub", false);
-    check(&[("HOME", "/u"), ("HF_HOME", "/h"), ("HF_HUB_OFFLINE", "1")], "/h/hub", true);
-    check(&[("HF_HOME", "/h"), ("HF_HUB_CACHE", "/hc"), ("HF_HUB_OFFLINE", "0")], "/hc", false);
-    check(&[("HF_HOME", ""), ("HOME", "/u"), ("HF_HUB_OFFLINE", "true")], "/u/.cache/huggingface/hub", true);
-    assert!(HubEnvironment::from_variables(|_| None).is_err());
 }
 
 #[test]
@@ -84,7 +73,7 @@ fn a_folder_works_in_place_of_an_id_and_its_revision_is_its_contents() {
     for file in [CONFIG, TOKENIZER, WEIGHTS] {
         write(&folder.path().join(file), file);
     }
-    let environment = HubEnvironment { cache: "/nowhere".into(), offline: true, endpoint: None };
+    let environment = HubEnvironment { cache: "/nowhere".into(), offline: true, endpoint: None, token: None };
     let find = || ModelFiles::find(folder.path().to_str().unwrap(), "main", &environment).unwrap();
     let first = find();
     assert_eq!(first.weights, [folder.path().join(WEIGHTS)]);
