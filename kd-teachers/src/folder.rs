@@ -59,7 +59,7 @@ pub(crate) fn pretrained<M>(
     let config = EncoderConfig::read(&files.config)?;
     let variables = Variables::new(seed, DType::F32, device);
     let model = new(&config, &variables)?;
-    let checkpoint = Checkpoint::read(&files.weights, config.family)?;
+    let checkpoint = Checkpoint::of(files, config.family)?;
     let left_out = options.layers.unwrap_or(config.layers)..config.layers;
     checkpoint.load_into(&variables.named(), Part::Encoder, left_out)?;
     Ok((model, variables))
@@ -82,7 +82,7 @@ pub(crate) fn fine_tuned<M>(
     })?;
     let variables = Variables::new(0, DType::F32, device);
     let model = new(kind, &config, &classes, &variables)?;
-    Checkpoint::read(&files.weights, config.family)?.load_into(&variables.named(), Part::Whole, 0..0)?;
+    Checkpoint::of(files, config.family)?.load_into(&variables.named(), Part::Whole, 0..0)?;
     Ok((model, variables))
 }
 

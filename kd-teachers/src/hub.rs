@@ -52,6 +52,7 @@ mod download;
 mod environment;
 mod failure;
 mod layout;
+mod patience;
 mod progress;
 mod shards;
 
@@ -61,6 +62,7 @@ use layout::{CONFIG, Layout, Missing, Place, TOKENIZER_CONFIG};
 pub use environment::{HubEnvironment, Token};
 pub use failure::{Damaged, Download, DownloadFailure};
 pub use layout::tokenizer_files;
+pub use patience::Patience;
 pub use progress::{Progress, ShowProgress};
 
 /// What a search for a model may do.
@@ -73,6 +75,8 @@ pub struct FindOptions<'a> {
     pub refresh: bool,
     /// Who sees how far downloads are.
     pub progress: ShowProgress<'a>,
+    /// How often a request that failed is sent again.
+    pub patience: Patience,
 }
 
 /// The files of a model.
@@ -153,7 +157,7 @@ impl ModelFiles {
 
     #[cfg(feature = "hub")]
     fn fetch(id: &str, revision: &str, environment: &HubEnvironment, options: &FindOptions<'_>) -> Result<Self> {
-        let commit = download::model(id, revision, environment, options, client::Patience::USUAL)?;
+        let commit = download::model(id, revision, environment, options)?;
         Self::in_cache(id, &commit, environment, options)
     }
 

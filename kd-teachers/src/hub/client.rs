@@ -13,70 +13,9 @@ use super::cache::is_commit;
 use super::digest::Checksum;
 use super::environment::{HubEnvironment, Token};
 use super::failure::DownloadFailure;
+use super::patience::{Patience, Trouble};
 
 const HUB: &str = "https://huggingface.co";
-
-/// How often a request is sent and how long is waited between two.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// How often it is tried without a new byte.
-    pub(super) attempts: u32,
-    /// The wait after the first attempt; every further one is twice as long.
-    pub(super) first_wait: Duration,
-    /// If the server wants a longer wait than this, it is not tried again.
-    pub(super) longest_wait: Duration,
-}
-
-impl Patience {
-    /// Five attempts, 7.5 s of waiting: what a dropped connection or a restarting server needs.
-    pub(super) const USUAL: Self =
-        Self { attempts: 5, first_wait: Duration::from_millis(500), longest_wait: Duration::from_secs(60) };
-
-    /// Tries until it succeeds, fails for good, or has failed too often in a row without any progress.
-    ///
-    /// `attempt` is told how often it was tried since the last progress, this time counted.
-    pub(super) fn run<T>(&self, mut attempt: impl FnMut(u32) -> Result<T, Trouble>) -> Result<T, DownloadFailure> {
-        let mut tried = 1;
-        loop {
-            let trouble = match attempt(tried) {
-                Ok(done) => return Ok(done),
-                Err(trouble) => trouble,
-            };
-            if trouble.progress {
-                tried = 0;
-            }
-            let wait = trouble.wait.unwrap_or(self.first_wait * 2u32.pow(tried.saturating_sub(1).min(16)));
-            if !trouble.passing || tried >= self.attempts || wait > self.longest_wait {
-                return Err(trouble.failure);
-            }
-            std::thread::sleep(wait);
-            tried += 1;
-        }
-    }
-}
-
-/// A failed attempt.
-pub(super) struct Trouble {
-    pub(super) failure: DownloadFailure,
-    /// Whether another attempt may succeed.
-    pub(super) passing: bool,
-    /// How long the server wants to be left alone.
-    pub(super) wait: Option<Duration>,
-    /// Whether the attempt brought something that the next one need not ask for.
-    pub(super) progress: bool,
-}
-
-impl Trouble {
-    pub(super) fn passing(failure: DownloadFailure) -> Self {
-        Self { failure, passing: true, wait: None, progress: false }
-    }
-}
-
-impl From<DownloadFailure> for Trouble {
-    fn from(failure: DownloadFailure) -> Self {
-        Self { failure, passing: false, wait: None, progress: false }
-    }
-}
 
 /// What the hub says of a file, on the way to it.
 #[derive(Debug, Default)]
@@ -309,21 +248,5 @@ mod tests {
         assert_eq!(percent_encoded("refs/pr/1"), "refs%2Fpr%2F1");
         assert_eq!(percent_encoded("v1.0-rc_2~"), "v1.0-rc_2~");
         assert_eq!(percent_encoded("ü #"), "%C3%BC%20%23");
-    }
-
-    #[test]
-    fn waiting_doubles_and_ends() {
-        let patience = Patience { attempts: 3, first_wait: Duration::ZERO, longest_wait: Duration::from_secs(1) };
-        let status = |attempts| DownloadFailure::Status { url: "u".into(), status: 500, said: String::new(), attempts };
-        let mut calls = 0;
-        let failure = patience.run(|attempt| -> Result<(), Trouble> {
-            calls += 1;
-            // The second attempt brings something, so three more without anything follow it.
-            Err(Trouble { progress: calls == 2, ..Trouble::passing(status(attempt)) })
-        });
-        assert_eq!((failure, calls), (Err(status(3)), 5));
-        let long = Trouble { wait: Some(Duration::from_secs(2)), ..Trouble::passing(status(1)) };
-        let mut only = Some(long);
-        assert_eq!(patience.run(|_| -> Result<(), Trouble> { Err(only.take().unwrap()) }), Err(status(1)));
     }
 }

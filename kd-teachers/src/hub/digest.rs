@@ -25,6 +25,7 @@ impl Checksum {
         (hex && matches!(name.len(), 40 | 64)).then(|| Self(name.to_string()))
     }
 
+    #[cfg(feature = "hub")]
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
@@ -100,7 +101,7 @@ mod tests {
     fn of(name: &str, bytes: &[u8]) -> String {
         let mut hasher = Checksum::of_name(name).unwrap().hasher(bytes.len() as u64);
         hasher.update(bytes);
-        hasher.finish().as_str().to_string()
+        hasher.finish().0
     }
 
     #[test]
@@ -114,7 +115,7 @@ mod tests {
     fn an_etag_is_a_checksum_or_nothing() {
         let digest = "ce013625030ba8dba906f756967f9e9ca394464a";
         for etag in [digest.to_string(), format!("\"{digest}\""), format!("W/\"{digest}\"")] {
-            assert_eq!(Checksum::of_name(&etag).unwrap().as_str(), digest);
+            assert_eq!(Checksum::of_name(&etag), Some(Checksum(digest.to_string())));
         }
         for other in ["", "\"5d41402abc4b2a76b9719d911017c592\"", &digest.to_uppercase(), "../x"] {
             assert_eq!(Checksum::of_name(other), None, "{other}");

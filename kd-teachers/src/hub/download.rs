@@ -13,11 +13,12 @@ use kd_core::checkpoint::sync_folder;
 
 use super::FindOptions;
 use super::cache::{self, Repository};
-use super::client::{Client, Patience, Trouble};
+use super::client::Client;
 use super::digest::{CHUNK, Checksum, Hasher, read_all};
 use super::environment::HubEnvironment;
 use super::failure::{Download, DownloadFailure};
 use super::layout::{COMPANIONS, CONFIG, Layout, Missing, Place, TOKENIZER_CONFIG, is_complete};
+use super::patience::Trouble;
 use super::progress::Shown;
 use super::shards;
 use crate::error::{Error, Result};
@@ -28,9 +29,8 @@ pub(super) fn model(
     revision: &str,
     environment: &HubEnvironment,
     options: &FindOptions<'_>,
-    patience: Patience,
 ) -> Result<String> {
-    let client = Client::new(environment, patience);
+    let client = Client::new(environment, options.patience);
     let repository = Repository::new(&environment.cache, id);
     let failed = |file: &str, failure: DownloadFailure| {
         let (id, revision, file) = (id.to_string(), revision.to_string(), file.to_string());
@@ -224,6 +224,3 @@ fn first_byte(range: &str) -> Option<u64> {
 fn disk(path: &Path, source: &std::io::Error) -> DownloadFailure {
     DownloadFailure::Disk { path: path.to_path_buf(), message: source.to_string() }
 }
-
-#[cfg(test)]
-mod tests;
