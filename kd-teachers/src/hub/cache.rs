@@ -186,3 +186,49 @@ mod write {
         DownloadFailure::Disk { path: path.to_path_buf(), message: source.to_string() }
     }
 }
+
+#[cfg(all(test, feature = "hub"))]
+mod tests {
+    use super::*;
+
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+    const HELLO: &str = "ce013625030ba8dba906f756967f9e9ca394464a";
+
+    fn check(link: fn(&Path, &Path) -> std::io::Result<()>) -> Option<Checksum> {
+        let cache = tempfile::tempdir().unwrap();
+        let repository = Repository::new(cache.path(), "org/name");
+        let hello = Checksum::of_name(HELLO).unwrap();
+        repository.make_blobs().unwrap();
+        std::fs::write(repository.blob(&hello), "hello\n").unwrap();
+        let path = repository.snapshot(COMMIT).join("file");
+        // What is there already, a link to nowhere even, is replaced.
+        std::fs::create_dir_all(repository.snapshot(COMMIT)).unwrap();
+        let _ = symlink(Path::new("../../blobs/none"), &path);
+        repository.place(COMMIT, "file", &hello, link).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "hello\n");
+        assert_eq!(std::fs::read_dir(repository.snapshot(COMMIT)).unwrap().count(), 1);
+        checksum(&path)
+    }
+
+    #[test]
+    fn where_there_are_no_links_there_are_copies() {
+        assert_eq!(check(|_, _| Err(std::io::ErrorKind::Unsupported.into())), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_says_what_its_file_should_be() {
+        assert_eq!(check(symlink), Checksum::of_name(HELLO));
+    }
+
+    #[test]
+    fn without_locks_every_process_has_a_part_of_its_own() {
+        let cache = tempfile::tempdir().unwrap();
+        let repository = Repository::new(cache.path(), "org/name");
+        let hello = Checksum::of_name(HELLO).unwrap();
+        let mut lock = repository.lock(&hello).unwrap();
+        assert!(repository.part(&hello, &lock).ends_with(format!("{HELLO}.incomplete")));
+        lock.exclusive = false;
+        assert!(repository.part(&hello, &lock).ends_with(format!("{HELLO}.{}.incomplete", std::process::id())));
+    }
+}

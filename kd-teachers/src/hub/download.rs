@@ -151,8 +151,9 @@ impl<'a> Part<'a> {
         if len > size {
             part.restart()?;
         } else {
-            let (mut file, hasher) = (&part.file, &mut part.hasher);
-            read_all(&mut file, &mut |bytes| hasher.update(bytes)).map_err(|source| disk(path, &source))?;
+            let (file, hasher) = (&part.file, &mut part.hasher);
+            let read = read_all(&mut file.take(len), &mut |bytes| hasher.update(bytes));
+            read.map_err(|source| disk(path, &source))?;
             (part.done, part.most) = (len, len);
         }
         Ok(part)

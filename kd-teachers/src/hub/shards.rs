@@ -10,7 +10,6 @@ use std::io::Read;
 use std::path::Path;
 
 use candle_core::pickle;
-use safetensors::SafeTensors;
 
 use crate::error::{Error, Result};
 
@@ -67,18 +66,20 @@ fn tensors(index: &Path) -> Result<BTreeMap<String, BTreeSet<String>>> {
     Ok(shards)
 }
 
-/// The names in a safetensors file, of which only the header is read.
+/// The names in a safetensors file, of which only the header is read: its length as 8 bytes, then a JSON object.
 fn stored(path: &Path) -> Result<BTreeSet<String>> {
-    let mut file = File::open(path).map_err(|source| Error::io(path, &source))?;
-    let mut header = vec![0; 8];
-    file.read_exact(&mut header).map_err(|source| Error::io(path, &source))?;
-    let len = header.iter().rev().fold(0, |len: u64, byte| (len << 8) | u64::from(*byte));
-    file.take(len).read_to_end(&mut header).map_err(|source| Error::io(path, &source))?;
-    let (_, metadata) = SafeTensors::read_metadata(&header).map_err(|source| Error::Checkpoint {
-        files: path.display().to_string(),
-        message: format!("expected a safetensors file: {source}"),
-    })?;
-    Ok(metadata.tensors().into_keys().collect())
+    let io = |source: std::io::Error| Error::io(path, &source);
+    let mut file = File::open(path).map_err(io)?;
+    let mut len = [0; 8];
+    file.read_exact(&mut len).map_err(io)?;
+    let mut header = Vec::new();
+    file.take(u64::from_le_bytes(len)).read_to_end(&mut header).map_err(io)?;
+    let object: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&header).map_err(|source| Error::Checkpoint {
+            files: path.display().to_string(),
+            message: format!("expected a safetensors file, found a header that is no JSON: {source}"),
+        })?;
+    Ok(object.into_iter().map(|(name, _)| name).filter(|name| name != "__metadata__").collect())
 }
 
 fn pickled(path: &Path) -> Result<BTreeSet<String>> {

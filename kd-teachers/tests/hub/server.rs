@@ -75,12 +75,11 @@ impl Server {
         let server = Self { url, seen: Arc::default(), faults: Arc::default() };
         let (answer, shared) = (Arc::new(answer), server.clone());
         thread::spawn(move || {
-            for stream in listener.incoming() {
+            for stream in listener.incoming().flatten() {
                 let (answer, shared) = (Arc::clone(&answer), shared.clone());
                 // The client may hang up when it likes.
-                thread::spawn(move || drop(shared.serve(stream?, answer.as_ref())));
+                thread::spawn(move || drop(shared.serve(stream, answer.as_ref())));
             }
-            std::io::Result::Ok(())
         });
         server
     }
@@ -96,7 +95,7 @@ impl Server {
         seen.iter().filter(|seen| format!("{} {}", seen.method, seen.path).contains(pattern)).cloned().collect()
     }
 
-    fn serve(&self, mut stream: TcpStream, answer: &(dyn Fn(&Seen) -> Reply)) -> std::io::Result<()> {
+    fn serve(&self, mut stream: TcpStream, answer: &dyn Fn(&Seen) -> Reply) -> std::io::Result<()> {
         let mut lines = BufReader::new(stream.try_clone()?).lines();
         let first = lines.next().unwrap_or(Ok(String::new()))?;
         let mut words = first.split(' ').map(String::from);
@@ -196,7 +195,7 @@ impl Model {
                 let location = format!("{storage}/{}?signature=x", name_of(contents, true));
                 linked(Reply::new(302).header("Location", location).header("ETag", "\"of-the-redirect\""))
             }
-            _ => linked(ranged(contents, seen, self.ignores_ranges).header("ETag", etag)),
+            _ => linked(ranged(contents, seen, self.ignores_ranges).header("ETag", &etag)),
         }
     }
 
