@@ -111,7 +111,7 @@ impl Checkpoint {
     /// If a file cannot be read, is no state dict, has a tensor of another dtype than F32, F16 or BF16, or if two tensors
     /// have the same name here.
     pub fn read_pickle(files: &[PathBuf], family: Family) -> Result<Self> {
-        let mut checkpoint = Self { files: files.to_vec(), tensors: BTreeMap::new() };
+        let mut checkpoint = Self { files: files.to_vec(), ..Self::read(&[], family)? };
         for path in files {
             let wrong = wrong_in(path);
             let file = PthTensors::new(path, None)

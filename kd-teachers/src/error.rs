@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::hub::{Damaged, Download};
-
 /// An error of this crate; its message names the file or the setting, what was expected and what was found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -49,10 +47,10 @@ pub enum Error {
     NotFound(Box<NotFound>),
     /// A model's file could not be downloaded.
     #[error("{0}")]
-    Download(Box<Download>),
+    Download(Box<crate::hub::Download>),
     /// A model's file in the cache is not what it was.
     #[error("{0}")]
-    Damaged(Box<Damaged>),
+    Damaged(Box<crate::hub::Damaged>),
     /// A checkpoint does not fit the model.
     #[error("{files}: {message}")]
     Checkpoint {

@@ -94,7 +94,7 @@ mod bert {
             // Checkpoint renames the keys, so the model is always found without a prefix.
             let config = Config { model_type: None, ..config };
             let mut tensors = HashMap::new();
-            for (name, tensor) in Checkpoint::of(files, encoder.family)?.tensors() {
+            for (name, tensor) in Checkpoint::read(&files.weights, encoder.family)?.tensors() {
                 tensors.insert(name.to_string(), tensor.to_device(device)?);
             }
             let vb = VarBuilder::from_tensors(tensors, DType::F32, device);

@@ -125,7 +125,7 @@ fn one_file_of_weights_has_the_rest_beside_it_or_given() {
         ModelFiles::of_weights(&weights, config.as_deref(), tokenizer.as_deref(), &FindOptions::default())
     };
     let files = of(Some("there/config.json"), Some("there/vocab.txt")).unwrap();
-    assert_eq!(files.weights, [weights.clone()]);
+    assert_eq!(files.weights.as_slice(), std::slice::from_ref(&weights));
     assert_eq!((files.config, files.tokenizer), (path("there/config.json"), path("there/vocab.txt")));
     assert!(files.revision.starts_with("sha256-"), "{}", files.revision);
     let check = |found: Result<ModelFiles>, expected: &str| {
