@@ -2,8 +2,8 @@
 //!
 //! A file is written to `blobs/CHECKSUM.incomplete` while the blob's lock is held. When its last byte has come, its size and
 //! checksum are compared with what the hub announced, it is flushed and renamed; only then a snapshot links to it. What a
-//! killed process leaves there is hashed and continued by the next one (HTTP `Range`), another version of the Python
-//! library's part-file too. The branch's entry in `refs` is written last, so that it never names half a model.
+//! killed process leaves there is hashed and continued by the next one (HTTP `Range`), as is a part-file of those versions of
+//! the Python library that continue theirs. The branch's entry in `refs` is written last, so that it never names half a model.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
