@@ -5,6 +5,7 @@ mod server;
 
 mod answers;
 mod downloads;
+mod processes;
 mod sources;
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! A server that speaks as much of the hub's API as a model's files need, and makes the mistakes that a test wants.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -56,6 +56,8 @@ pub(crate) enum Fault {
     Instead(Reply),
     /// The connection ends after so many bytes of the body.
     Cut(usize),
+    /// After so many bytes of the body nothing comes any more.
+    Stall(usize),
     /// The last byte of the body is another one.
     Wrong,
 }
@@ -115,10 +117,11 @@ impl Server {
             found.map(|idx| faults.remove(idx).1)
         };
         let mut reply = answer(&seen);
-        let mut sent = usize::MAX;
+        let (mut sent, mut stalls) = (usize::MAX, false);
         match fault {
             Some(Fault::Instead(other)) => reply = other,
             Some(Fault::Cut(len)) => sent = len,
+            Some(Fault::Stall(len)) => (sent, stalls) = (len, true),
             Some(Fault::Wrong) => *reply.body.last_mut().unwrap() ^= 1,
             None => {}
         }
@@ -134,7 +137,12 @@ impl Server {
         if seen.method != "HEAD" {
             stream.write_all(&reply.body[..len.min(sent)])?;
         }
-        stream.flush()
+        stream.flush()?;
+        if stalls {
+            // Until the client hangs up.
+            stream.read(&mut [0])?;
+        }
+        Ok(())
     }
 }
 
