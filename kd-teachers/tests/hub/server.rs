@@ -140,7 +140,7 @@ impl Server {
         stream.flush()?;
         if stalls {
             // Until the client hangs up.
-            stream.read(&mut [0])?;
+            stream.read_to_end(&mut Vec::new())?;
         }
         Ok(())
     }
