@@ -1,4 +1,4 @@
-//! Pretrained weights from safetensors files, under one name each.
+//! Pretrained weights from safetensors files (or, where that is allowed, PyTorch's), under one name each.
 //!
 //! Published checkpoints spell one model in several ways. Here a tensor has the name that transformers' model without a head
 //! gives it, without the prefix that it has in a model with one:
@@ -17,11 +17,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::pickle::{PthTensors, TensorInfo};
+use candle_core::{DType, Device, Tensor, Var};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::config::Family;
 use crate::error::{Error, Result};
+use crate::hub::ModelFiles;
 use crate::int8;
 
 /// What is left out of a checkpoint: position numbers that some versions stored, and the heads of pretraining and question
@@ -85,6 +87,14 @@ struct Stored {
 }
 
 impl Checkpoint {
+    /// Reads the weights of a model of `family`, pickled ones if they were allowed when the files were found.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`] or [`Checkpoint::read_pickle`].
+    pub fn of(files: &ModelFiles, family: Family) -> Result<Self> {
+        if files.pickle { Self::read_pickle(&files.weights, family) } else { Self::read(&files.weights, family) }
+    }
+
     /// Reads all of `files`, the shards of one model of `family`.
     ///
     /// # Errors
@@ -94,7 +104,10 @@ impl Checkpoint {
         let mut checkpoint = Self { files: files.to_vec(), family, tensors: BTreeMap::new() };
         for path in files {
             let bytes = std::fs::read(path).map_err(|source| Error::io(path, &source))?;
-            let wrong = |message: String| Error::Checkpoint { files: path.display().to_string(), message };
+            let wrong = wrong_in(path);
+            if bytes.starts_with(b"PK\x03\x04") {
+                return Err(wrong("expected a safetensors file, found a zip file, as torch.save writes them".into()));
+            }
             let file = SafeTensors::deserialize(&bytes)
                 .map_err(|source| wrong(format!("expected a safetensors file: {source}")))?;
             let mut views: Vec<(&str, TensorView<'_>)> = file.iter().collect();
@@ -104,14 +117,57 @@ impl Checkpoint {
                 if is_scale(&file, stored_name) {
                     continue;
                 }
-                let tensor = decode(&file, stored_name, &view).map_err(wrong)?;
-                let stored = Stored { tensor, stored_name: stored_name.to_string() };
-                if let Some(first) = checkpoint.tensors.insert(name.clone(), stored) {
-                    return Err(wrong(format!("`{stored_name}` and `{}` are both `{name}`", first.stored_name)));
-                }
+                let tensor = decode(&file, stored_name, &view).map_err(&wrong)?;
+                checkpoint.insert(name, tensor, stored_name, path)?;
             }
         }
         Ok(checkpoint)
+    }
+
+    /// Reads all of `files` as [`Checkpoint::read`] does, but files that `torch.save` wrote (a zip file with a pickle in it,
+    /// since PyTorch 1.6), the shards of one state dict.
+    ///
+    /// A pickle is a program that Python would run. Candle's reader, which is used here, knows tensors and nothing else, and
+    /// runs nothing; still, files from strangers are better had as safetensors.
+    ///
+    /// # Errors
+    /// If a file cannot be read, is no state dict, has a tensor of another dtype than F32, F16 or BF16, or if two tensors
+    /// have the same name here.
+    pub fn read_pickle(files: &[PathBuf], family: Family) -> Result<Self> {
+        let mut checkpoint = Self { files: files.to_vec(), ..Self::read(&[], family)? };
+        for path in files {
+            let wrong = wrong_in(path);
+            let file = PthTensors::new(path, None)
+                .map_err(|source| wrong(format!("expected a state dict that torch.save wrote: {source}")))?;
+            let mut infos: Vec<&TensorInfo> = file.tensor_infos().values().collect();
+            infos.sort_by(|a, b| a.name.cmp(&b.name));
+            if infos.is_empty() {
+                return Err(wrong("expected a state dict that torch.save wrote, found no tensors".into()));
+            }
+            for info in infos {
+                let Some(name) = canonical(&info.name, family) else { continue };
+                if !matches!(info.dtype, DType::F32 | DType::F16 | DType::BF16) {
+                    return Err(wrong(format!("`{}`: expected F32, F16 or BF16, found {:?}", info.name, info.dtype)));
+                }
+                let tensor = file.get(&info.name).and_then(|tensor| match tensor {
+                    Some(tensor) => tensor.to_dtype(DType::F32)?.contiguous(),
+                    None => candle_core::bail!("no such tensor"),
+                });
+                let tensor = tensor.map_err(|source| wrong(format!("`{}`: {source}", info.name)))?;
+                checkpoint.insert(name, tensor, &info.name, path)?;
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    fn insert(&mut self, name: String, tensor: Tensor, stored_name: &str, path: &Path) -> Result<()> {
+        let stored = Stored { tensor, stored_name: stored_name.to_string() };
+        match self.tensors.insert(name.clone(), stored) {
+            None => Ok(()),
+            Some(first) => {
+                Err(wrong_in(path)(format!("`{stored_name}` and `{}` are both `{name}`", first.stored_name)))
+            }
+        }
     }
 
     /// The tensors by name, in name order.
@@ -165,6 +221,11 @@ impl Checkpoint {
 
 /// How many tensors an error names before it only counts them.
 const SHOWN: usize = 8;
+
+fn wrong_in(path: &Path) -> impl Fn(String) -> Error {
+    let files = path.display().to_string();
+    move |message| Error::Checkpoint { files: files.clone(), message }
+}
 
 fn join(files: &[PathBuf]) -> String {
     files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")

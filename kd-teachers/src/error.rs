@@ -47,18 +47,12 @@ pub enum Error {
     /// A model's file is neither in the cache nor may be downloaded.
     #[error("{0}")]
     NotFound(Box<NotFound>),
-    /// A download failed.
-    #[error("model `{id}`, revision `{revision}`: cannot download {file}: {message}")]
-    Download {
-        /// The model's id.
-        id: String,
-        /// The revision that was asked for.
-        revision: String,
-        /// The file.
-        file: String,
-        /// What the hub said.
-        message: String,
-    },
+    /// A model's file could not be downloaded.
+    #[error("{0}")]
+    Download(Box<crate::hub::Download>),
+    /// A model's file in the cache is not what it was.
+    #[error("{0}")]
+    Damaged(Box<crate::hub::Damaged>),
     /// A checkpoint does not fit the model.
     #[error("{files}: {message}")]
     Checkpoint {

@@ -78,7 +78,7 @@ pub(crate) fn pretrained<M>(
     let config = EncoderConfig { problem_type: None, ..EncoderConfig::read(&files.config)? };
     let variables = Variables::new(seed, DType::F32, device);
     let model = new(&config, &variables)?;
-    let checkpoint = Checkpoint::read(&files.weights, config.family)?;
+    let checkpoint = Checkpoint::of(files, config.family)?;
     let layers = options.layers.unwrap_or(config.layers);
     let left_out = match config.family {
         Family::Albert => groups_of(&config, layers)?..config.groups,
@@ -102,7 +102,7 @@ pub(crate) fn fine_tuned<M>(
     let classes = config.classes.clone().unwrap_or_else(|| EncoderConfig::default_classes(2));
     let variables = Variables::new(0, DType::F32, device);
     let model = new(kind, &config, &classes, &variables)?;
-    Checkpoint::read(&files.weights, config.family)?.load_into(&variables.named(), Part::Whole, 0..0)?;
+    Checkpoint::of(files, config.family)?.load_into(&variables.named(), Part::Whole, 0..0)?;
     Ok((model, variables))
 }
 

@@ -1,16 +1,8 @@
 //! A model's files by id and revision: from a folder, from the Hugging Face hub's cache, or from the hub.
 //!
-//! The cache is the one that the Python libraries keep, so what they downloaded is found here and the other way round:
-//!
-//! ```text
-//! <cache>/models--ORGANISATION--NAME/refs/REVISION            a commit, as text
-//! <cache>/models--ORGANISATION--NAME/snapshots/COMMIT/...     the files (links into ../../blobs)
-//! ```
-//!
-//! `<cache>` is `$HF_HUB_CACHE`, else `$HF_HOME/hub`, else `$XDG_CACHE_HOME/huggingface/hub`, else
-//! `~/.cache/huggingface/hub`. Looking there needs no feature of this crate and no network. With the feature `hub`,
-//! files that are missing are downloaded (with [hf-hub](https://docs.rs/hf-hub) and `ureq`) unless `HF_HUB_OFFLINE`
-//! is set.
+//! The cache is the one that the Python libraries keep ([`HubEnvironment`] says where), so what they downloaded is found
+//! here and the other way round. Looking there needs no feature of this crate and no network. With the feature `hub`,
+//! files that are missing are downloaded unless `HF_HUB_OFFLINE` is set.
 //!
 //! ```no_run
 //! use kd_teachers::hub::{HubEnvironment, ModelFiles};
@@ -18,76 +10,73 @@
 //! println!("{} at {}", files.id, files.revision);
 //! # Ok::<(), kd_teachers::Error>(())
 //! ```
+//!
+//! # What is asked when
+//!
+//! A revision that the cache knows and whose files it has is used as it is: no server is asked, so a branch stays at the
+//! commit that it was when it was fetched, until [`FindOptions::refresh`] asks what it is now. If a file is missing, the hub
+//! is asked for the revision and its files are fetched at that one commit; files of two commits are never mixed.
+//!
+//! # What is checked when
+//!
+//! The hub names each file by a digest of its contents (SHA-256, or git's SHA-1 of small files), and the cache names its
+//! blobs so. A download is compared with it before it gets its name, and every file that is found in the cache is compared
+//! with it again each time: that reads the file (a few tenths of a second for 100 MB without SHA instructions), which loading
+//! it does anyway. A damaged file is fetched again or, offline, an error. Of a system without symbolic links the digests are
+//! not known (the snapshot has copies), and the copies are used as they are.
+//!
+//! # Where weights may be
+//!
+//! | weights | |
+//! |---|---|
+//! | `model.safetensors` | |
+//! | `model.safetensors.index.json` and its shards | every tensor must be in the shard that the index names |
+//! | `pytorch_model.bin`, or its index and shards | only with [`FindOptions::pickle`] |
+//!
+//! The tokenizer is `tokenizer.json`, else `vocab.txt`, else `vocab.json` with `merges.txt`; of the latter two
+//! `tokenizer_config.json` is a part, if the model has it.
 
-use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, NotFound, Result};
 
-const CONFIG: &str = "config.json";
-const TOKENIZER: &str = "tokenizer.json";
-const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+mod cache;
+#[cfg(feature = "hub")]
+mod client;
+mod digest;
+#[cfg(feature = "hub")]
+mod download;
+mod environment;
+mod failure;
+mod layout;
+mod patience;
+mod progress;
+mod shards;
 
-/// Where models are looked for and whether missing files may be downloaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HubEnvironment {
-    /// The hub's cache folder, the one with the `models--*` folders in it.
-    pub cache: PathBuf,
-    /// Whether downloads are forbidden.
-    pub offline: bool,
-    /// Another server than `https://huggingface.co`.
-    pub endpoint: Option<String>,
-}
+use cache::Repository;
+use layout::{CONFIG, Layout, Missing, Place, TOKENIZER_CONFIG};
 
-impl HubEnvironment {
-    /// What the process environment says: `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`, `HOME`, `HF_HUB_OFFLINE`, `HF_ENDPOINT`.
-    ///
-    /// # Errors
-    /// If none of the variables that could name the cache is set.
-    pub fn from_env() -> Result<Self> {
-        Self::from_variables(|name| std::env::var_os(name))
-    }
+pub use environment::{HubEnvironment, Token};
+pub use failure::{Damaged, Download, DownloadFailure};
+pub use layout::tokenizer_files;
+pub use patience::Patience;
+pub use progress::{Progress, ShowProgress};
 
-    /// The same with `get` in place of the process environment; an empty value counts as not set.
-    ///
-    /// # Errors
-    /// If none of the variables that could name the cache is set.
-    pub fn from_variables(get: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
-        let get = |name: &str| get(name).filter(|value| !value.is_empty());
-        let path = |name: &str| get(name).map(PathBuf::from);
-        let cache = path("HF_HUB_CACHE")
-            .or_else(|| path("HF_HOME").map(|home| home.join("hub")))
-            .or_else(|| path("XDG_CACHE_HOME").map(|cache| cache.join("huggingface/hub")))
-            .or_else(|| path("HOME").or_else(|| path("USERPROFILE")).map(|home| home.join(".cache/huggingface/hub")))
-            .ok_or_else(|| {
-                Error::Argument("cannot find the hub's cache: none of HF_HUB_CACHE, HF_HOME and HOME is set".into())
-            })?;
-        // The values that the Python library takes for true.
-        let offline = get("HF_HUB_OFFLINE").is_some_and(|value| {
-            matches!(value.to_string_lossy().to_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE")
-        });
-        let endpoint = get("HF_ENDPOINT").map(|value| value.to_string_lossy().trim_end_matches('/').to_string());
-        Ok(Self { cache, offline, endpoint })
-    }
-
-    fn repository(&self, id: &str) -> PathBuf {
-        self.cache.join(format!("models--{}", id.replace('/', "--")))
-    }
-
-    /// The snapshot folder of a revision, if the cache knows it.
-    fn snapshot(&self, id: &str, revision: &str) -> Option<(PathBuf, String)> {
-        let repository = self.repository(id);
-        let commit = if is_commit(revision) {
-            revision.to_string()
-        } else {
-            std::fs::read_to_string(repository.join("refs").join(revision)).ok()?.trim().to_string()
-        };
-        let folder = repository.join("snapshots").join(&commit);
-        folder.is_dir().then_some((folder, commit))
-    }
+/// What a search for a model may do.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FindOptions<'a> {
+    /// Whether weights may be pickled (`pytorch_model.bin`) if there are no others. Candle's reader knows only tensors and
+    /// runs no code of the file.
+    pub pickle: bool,
+    /// Whether the hub is asked which commit a branch is now, though the cache knows one.
+    pub refresh: bool,
+    /// Who sees how far downloads are.
+    pub progress: ShowProgress<'a>,
+    /// How often a request that failed is sent again.
+    pub patience: Patience,
 }
 
 /// The files of a model.
@@ -95,49 +84,86 @@ impl HubEnvironment {
 pub struct ModelFiles {
     /// Its config.json.
     pub config: PathBuf,
-    /// Its safetensors files, one or several shards.
+    /// Its weights, one file or several shards.
     pub weights: Vec<PathBuf>,
-    /// Its tokenizer.json.
+    /// Whether the weights are pickles of PyTorch, which [`FindOptions::pickle`] allowed; else they are safetensors files.
+    pub pickle: bool,
+    /// Its tokenizer: a `tokenizer.json`, a `vocab.txt`, or a `vocab.json` with `merges.txt` beside it.
     pub tokenizer: PathBuf,
-    /// The id it was asked for by: `organisation/name`, or the path of a folder.
+    /// The id it was asked for by: `organisation/name`, or the path of a folder or a file.
     pub id: String,
     /// The commit, 40 hexadecimal digits; of a folder `sha256-` and the digest of its files.
     pub revision: String,
 }
 
 impl ModelFiles {
-    /// Finds the files of `id` at `revision` (a branch, a tag or a commit).
+    /// Finds the files of `id` at `revision`: a branch, a tag, a commit, or `refs/pr/1`.
     ///
-    /// A folder that exists works in place of an id; `revision` is not used then.
+    /// A folder, or a single file of weights with the rest beside it, works in place of an id; `revision` is not used then.
     ///
     /// # Errors
-    /// If a file is missing and cannot be downloaded: the message names id, revision, folder and what to do.
+    /// If a file is missing and cannot be downloaded, or is damaged: the message names id, revision, file and what to do.
     pub fn find(id: &str, revision: &str, environment: &HubEnvironment) -> Result<Self> {
-        if Path::new(id).is_dir() {
-            return Self::in_folder(Path::new(id));
+        Self::find_with(id, revision, environment, &FindOptions::default())
+    }
+
+    /// [`ModelFiles::find`] with options.
+    ///
+    /// ```no_run
+    /// # use kd_teachers::hub::{FindOptions, HubEnvironment, ModelFiles, Progress, ShowProgress};
+    /// let show = |at: Progress<'_>| println!("{}: {} of {} bytes", at.file, at.done, at.total);
+    /// let options = FindOptions { refresh: true, progress: ShowProgress::Call(&show), ..Default::default() };
+    /// let files = ModelFiles::find_with("intfloat/e5-small", "main", &HubEnvironment::from_env()?, &options)?;
+    /// # Ok::<(), kd_teachers::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`ModelFiles::find`], and if `refresh` is asked for where downloads are forbidden.
+    pub fn find_with(
+        id: &str,
+        revision: &str,
+        environment: &HubEnvironment,
+        options: &FindOptions<'_>,
+    ) -> Result<Self> {
+        let path = Path::new(id);
+        if path.is_dir() {
+            return Self::in_folder_with(path, options);
+        }
+        if path.is_file() {
+            return Self::of_weights(path, None, None, options);
         }
         if !is_id(id) {
             return Err(Error::Argument(format!(
-                "model `{id}`: there is no such folder, and it is no id of the hub either (`name` or `organisation/name`)"
+                "model `{id}`: there is no such folder or file, and it is no id of the hub either (`name` or \
+                 `organisation/name`)"
             )));
         }
         if !is_revision(revision) {
             return Err(Error::Argument(format!("model `{id}`: `{revision}` is not a branch, a tag or a commit")));
         }
-        let missing = match Self::in_cache(id, revision, environment) {
-            Err(missing @ Error::NotFound(_)) => missing,
-            done => return done,
-        };
-        if environment.offline {
-            return Err(missing);
+        if options.refresh && (environment.offline || cfg!(not(feature = "hub"))) {
+            let why = if environment.offline { "HF_HUB_OFFLINE is set" } else { "the feature `hub` is off" };
+            return Err(Error::Argument(format!("model `{id}`: cannot ask the hub for news of `{revision}`: {why}")));
         }
-        #[cfg(feature = "hub")]
-        {
-            download::model(id, revision, environment)?;
-            Self::in_cache(id, revision, environment)
+        if !options.refresh {
+            let found = Self::in_cache(id, revision, environment, options);
+            let incomplete = matches!(found, Err(Error::NotFound(_) | Error::Damaged(_)));
+            if !incomplete || environment.offline || cfg!(not(feature = "hub")) {
+                return found;
+            }
         }
-        #[cfg(not(feature = "hub"))]
-        Err(missing)
+        Self::fetch(id, revision, environment, options)
+    }
+
+    #[cfg(feature = "hub")]
+    fn fetch(id: &str, revision: &str, environment: &HubEnvironment, options: &FindOptions<'_>) -> Result<Self> {
+        let commit = download::model(id, revision, environment, options)?;
+        Self::in_cache(id, &commit, environment, options)
+    }
+
+    #[cfg(not(feature = "hub"))]
+    fn fetch(id: &str, revision: &str, environment: &HubEnvironment, options: &FindOptions<'_>) -> Result<Self> {
+        Self::in_cache(id, revision, environment, options)
     }
 
     /// The files of a model in a folder of its own; its revision is a digest of their contents.
@@ -145,19 +171,74 @@ impl ModelFiles {
     /// # Errors
     /// If a file is missing or cannot be read.
     pub fn in_folder(folder: &Path) -> Result<Self> {
-        let id = folder.display().to_string();
-        let mut files = Self::of(folder, &id, "", "a model's folder has these files")?;
-        let mut digest = Sha256::new();
-        for path in [&files.config, &files.tokenizer].into_iter().chain(&files.weights) {
-            let bytes = std::fs::read(path).map_err(|source| Error::io(path, &source))?;
-            digest.update((bytes.len() as u64).to_le_bytes());
-            digest.update(bytes);
-        }
-        files.revision = digest.finalize().iter().fold("sha256-".to_string(), |hex, byte| format!("{hex}{byte:02x}"));
-        Ok(files)
+        Self::in_folder_with(folder, &FindOptions::default())
     }
 
-    fn in_cache(id: &str, revision: &str, environment: &HubEnvironment) -> Result<Self> {
+    /// [`ModelFiles::in_folder`] with options, of which only `pickle` matters here.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::in_folder`].
+    pub fn in_folder_with(folder: &Path, options: &FindOptions<'_>) -> Result<Self> {
+        let id = folder.display().to_string();
+        let place = Place { id: &id, revision: "", folder, advice: "a model's folder has these files" };
+        Self::at(&place, "", options.pickle, &|_| Ok(()))?.with_digest()
+    }
+
+    /// The files of a model whose weights are one file, `config` and `tokenizer` beside it unless they are given; its
+    /// revision is a digest of the files' contents.
+    ///
+    /// # Errors
+    /// If a file is missing or cannot be read, or if the weights are no `*.safetensors` (nor, where `options` allow pickles,
+    /// a `*.bin`, `*.pt` or `*.pth`).
+    pub fn of_weights(
+        weights: &Path,
+        config: Option<&Path>,
+        tokenizer: Option<&Path>,
+        options: &FindOptions<'_>,
+    ) -> Result<Self> {
+        let id = weights.display().to_string();
+        let folder = weights.parent().unwrap_or(Path::new(""));
+        let ending = weights.extension().unwrap_or_default().to_string_lossy();
+        let pickle = match (ending.as_ref(), options.pickle) {
+            ("safetensors", _) => false,
+            ("bin" | "pt" | "pth", true) => true,
+            ("bin" | "pt" | "pth", false) => {
+                return Err(Error::Argument(format!(
+                    "{id}: weights are pickled: convert them to safetensors, or allow them with `FindOptions {{ pickle: \
+                     true, .. }}`"
+                )));
+            }
+            _ => return Err(Error::Argument(format!("{id}: expected a *.safetensors file"))),
+        };
+        let place =
+            Place { id: &id, revision: "", folder, advice: "it lies beside the weights, or is given explicitly" };
+        let given = |path: &Path| match path.is_file() {
+            true => Ok(path.to_path_buf()),
+            false => Err(place.missing(Missing { file: path.display().to_string(), advice: None })),
+        };
+        given(weights)?;
+        let has = |name: &str| match name {
+            CONFIG if config.is_some() => true,
+            layout::SAFETENSORS => true,
+            layout::TOKENIZER if tokenizer.is_some() => true,
+            _ => folder.join(name).is_file(),
+        };
+        let layout = Layout::choose(&has, false).map_err(|missing| place.missing(missing))?;
+        let or_beside = |path: Option<&Path>, name: &str| path.map_or_else(|| Ok(folder.join(name)), given);
+        let files = Self {
+            config: or_beside(config, CONFIG)?,
+            weights: vec![weights.to_path_buf()],
+            pickle,
+            tokenizer: or_beside(tokenizer, layout.tokenizer[0])?,
+            id: id.clone(),
+            revision: String::new(),
+        };
+        files.with_digest()
+    }
+
+    /// The files of a revision in the cache, each compared with its checksum.
+    fn in_cache(id: &str, revision: &str, environment: &HubEnvironment, options: &FindOptions<'_>) -> Result<Self> {
+        let repository = Repository::new(&environment.cache, id);
         let fetch = format!("fetch it on a machine with network (`hf download {id} --revision {revision}`)");
         let advice = if environment.offline {
             format!("unset HF_HUB_OFFLINE, or {fetch}, or set HF_HOME or HF_HUB_CACHE to a cache that has it")
@@ -166,77 +247,89 @@ impl ModelFiles {
                 "build kd-teachers with its feature `hub`, or {fetch}, or set HF_HOME or HF_HUB_CACHE to a cache that has it"
             )
         };
-        match environment.snapshot(id, revision) {
-            Some((folder, commit)) => {
-                let files = Self::of(&folder, id, revision, &advice)?;
-                Ok(Self { revision: commit, ..files })
-            }
-            None => Err(Error::NotFound(Box::new(NotFound {
+        let known = repository.commit(revision).map(|commit| (repository.snapshot(&commit), commit));
+        let Some((folder, commit)) = known.filter(|(folder, _)| folder.is_dir()) else {
+            return Err(Error::NotFound(Box::new(NotFound {
                 id: id.to_string(),
                 revision: revision.to_string(),
                 file: "snapshot of that revision".to_string(),
-                folder: environment.repository(id),
+                folder: repository.folder().to_path_buf(),
                 advice,
-            }))),
-        }
-    }
-
-    fn of(folder: &Path, id: &str, revision: &str, advice: &str) -> Result<Self> {
-        let file = |name: &str| {
-            let path = folder.join(name);
-            if path.is_file() {
-                return Ok(path);
-            }
-            let other = ["pytorch_model.bin", "tf_model.h5"].iter().find(|other| folder.join(other).is_file());
-            let advice = match other {
-                Some(other) if name == WEIGHTS => format!("there is a {other}, convert it to safetensors"),
-                _ => advice.to_string(),
-            };
-            Err(Error::NotFound(Box::new(NotFound {
+            })));
+        };
+        let place = Place { id, revision, folder: &folder, advice: &advice };
+        let undamaged = |path: &Path| -> Result<()> {
+            let Some(expected) = cache::checksum(path) else { return Ok(()) };
+            let found = expected.mismatch(path).map_err(|source| Error::io(path, &source))?;
+            let Some(found) = found else { return Ok(()) };
+            Err(Error::Damaged(Box::new(Damaged {
                 id: id.to_string(),
                 revision: revision.to_string(),
-                file: name.to_string(),
-                folder: folder.to_path_buf(),
-                advice,
+                file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                path: std::fs::canonicalize(path).map_err(|source| Error::io(path, &source))?,
+                expected: expected.to_string(),
+                found: found.to_string(),
+                advice: format!("delete it, then {advice}"),
             })))
         };
-        let config = file(CONFIG)?;
-        let weights = if folder.join(WEIGHTS).is_file() || !folder.join(INDEX).is_file() {
-            vec![file(WEIGHTS)?]
-        } else {
-            shards(&folder.join(INDEX))?.iter().map(|name| file(name)).collect::<Result<_>>()?
-        };
-        Ok(Self { config, weights, tokenizer: file(TOKENIZER)?, id: id.to_string(), revision: revision.to_string() })
-    }
-}
-
-/// The names of the shards that an index file lists, sorted.
-fn shards(index: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(index).map_err(|source| Error::io(index, &source))?;
-    let value: serde_json::Value =
-        serde_json::from_str(&text).map_err(|source| Error::config(index, source.to_string()))?;
-    let map = value.get("weight_map").and_then(|map| map.as_object()).ok_or_else(|| {
-        Error::config(index, "expected `weight_map`, an object of tensor names and file names, found none")
-    })?;
-    let mut names = Vec::new();
-    for (tensor, name) in map {
-        match name.as_str() {
-            Some(name) if !name.contains(['/', '\\']) && name.ends_with(".safetensors") => names.push(name.to_string()),
-            _ => {
-                return Err(Error::config(
-                    index,
-                    format!("tensor `{tensor}`: expected the name of a safetensors file beside this one, found {name}"),
-                ));
-            }
+        let files = Self::at(&place, &commit, options.pickle, &undamaged)?;
+        // Whether the model has the rest of such a tokenizer may not be known yet, and can be asked.
+        let unknown = !folder.join(TOKENIZER_CONFIG).is_file() && !repository.is_absent(&commit, TOKENIZER_CONFIG);
+        if unknown && !layout::is_complete(&files.tokenizer) && !environment.offline && cfg!(feature = "hub") {
+            return Err(place.missing(Missing { file: TOKENIZER_CONFIG.into(), advice: None }));
         }
+        Ok(files)
     }
-    names.sort();
-    names.dedup();
-    Ok(names)
-}
 
-fn is_commit(revision: &str) -> bool {
-    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
+    /// The files in a folder, each of which `check` has accepted before it is used.
+    fn at(place: &Place<'_>, commit: &str, pickle: bool, check: &dyn Fn(&Path) -> Result<()>) -> Result<Self> {
+        let has = |name: &str| place.folder.join(name).is_file();
+        let layout = Layout::choose(&has, pickle).map_err(|missing| place.missing(missing))?;
+        let weights = place.folder.join(layout.weights);
+        let mut files = Self {
+            config: place.folder.join(CONFIG),
+            weights: vec![weights.clone()],
+            pickle: layout.pickle,
+            tokenizer: place.folder.join(layout.tokenizer[0]),
+            id: place.id.to_string(),
+            revision: commit.to_string(),
+        };
+        files.all().iter().try_for_each(|path| check(path))?;
+        if layout.sharded {
+            let names = shards::names(&weights)?;
+            if let Some(shard) = names.iter().find(|name| !has(name)) {
+                return Err(place.missing(Missing::shard(shard, &layout)));
+            }
+            files.weights = names.iter().map(|name| place.folder.join(name)).collect();
+            files.weights.iter().try_for_each(|path| check(path))?;
+            shards::check(&weights, layout.pickle)?;
+        }
+        Ok(files)
+    }
+
+    /// Every file that says how the model computes.
+    fn all(&self) -> Vec<PathBuf> {
+        let tokenizer = if layout::is_complete(&self.tokenizer) {
+            vec![self.tokenizer.clone()]
+        } else {
+            tokenizer_files(&self.tokenizer)
+        };
+        [vec![self.config.clone()], tokenizer, self.weights.clone()].concat()
+    }
+
+    /// The same files with a digest of their contents as the revision.
+    fn with_digest(self) -> Result<Self> {
+        let mut digest = Sha256::new();
+        for path in self.all() {
+            let mut read = || -> std::io::Result<()> {
+                let mut file = File::open(&path)?;
+                digest.update(file.metadata()?.len().to_le_bytes());
+                digest::read_all(&mut file, &mut |bytes| digest.update(bytes))
+            };
+            read().map_err(|source| Error::io(&path, &source))?;
+        }
+        Ok(Self { revision: format!("sha256-{}", digest::hex(&digest.finalize())), ..self })
+    }
 }
 
 /// Whether a text can be the hub's id of a model; what it says becomes part of a path.
@@ -252,44 +345,6 @@ fn is_id(id: &str) -> bool {
 /// Whether a text can be a revision (`refs/pr/1` is one); what it says becomes part of a path.
 fn is_revision(revision: &str) -> bool {
     revision.split('/').all(|part| !part.is_empty() && part != "." && part != ".." && !part.contains('\\'))
-}
-
-#[cfg(feature = "hub")]
-mod download {
-    use std::io::IsTerminal;
-
-    use hf_hub::api::sync::{ApiBuilder, ApiRepo};
-    use hf_hub::{Cache, Repo, RepoType};
-
-    use super::{CONFIG, HubEnvironment, INDEX, TOKENIZER, WEIGHTS, shards};
-    use crate::error::{Error, Result};
-
-    /// Downloads what is missing into the cache.
-    pub(super) fn model(id: &str, revision: &str, environment: &HubEnvironment) -> Result<()> {
-        let failed = |file: &str, message: String| Error::Download {
-            id: id.to_string(),
-            revision: revision.to_string(),
-            file: file.to_string(),
-            message,
-        };
-        let mut builder = ApiBuilder::from_cache(Cache::new(environment.cache.clone()))
-            .with_progress(std::io::stderr().is_terminal());
-        if let Some(endpoint) = &environment.endpoint {
-            builder = builder.with_endpoint(endpoint.clone());
-        }
-        let api = builder.build().map_err(|source| failed("anything", source.to_string()))?;
-        let repository: ApiRepo = api.repo(Repo::with_revision(id.to_string(), RepoType::Model, revision.to_string()));
-        let get = |file: &str| repository.get(file).map_err(|source| failed(file, source.to_string()));
-        get(CONFIG)?;
-        get(TOKENIZER)?;
-        let Err(single) = get(WEIGHTS) else { return Ok(()) };
-        // No single file: there may be shards. If there is no index either, the first error says more.
-        let Ok(index) = get(INDEX) else { return Err(single) };
-        for shard in shards(&index)? {
-            get(&shard)?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

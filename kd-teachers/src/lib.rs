@@ -6,7 +6,7 @@
 //!
 //! | feature               | what it adds                                                        |
 //! |-----------------------|---------------------------------------------------------------------|
-//! | `hub` (default)       | downloads of what is not in the cache (hf-hub with `ureq`)          |
+//! | `hub` (default)       | downloads of what is not in the cache (`ureq`, rustls)              |
 //! | `candle-transformers` | [`frozen`]'s wrapper of that crate's BERT                           |
 //! | `cuda`, `cudnn`, `mkl`, `accelerate`, `metal` | Candle's feature of that name               |
 
