@@ -73,9 +73,9 @@ pub(crate) fn number(path: &Path, line: usize, text: &str, range: std::ops::Rang
     match text.trim().parse::<f64>() {
         Ok(number) if range.contains(&number) => Ok(number),
         _ => {
-            let expected = match (range.start().is_finite(), range.end().is_finite()) {
-                (true, true) => format!("a number from {} to {}", range.start(), range.end()),
-                _ => "a finite number".to_string(),
+            let expected = match range == FINITE {
+                true => "a finite number".to_string(),
+                false => format!("a number from {} to {}", range.start(), range.end()),
             };
             Err(Error::line(path, line, expected, format!("`{text}`")))
         }
