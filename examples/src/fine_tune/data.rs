@@ -1,12 +1,14 @@
 //! The parts of a task, as examples and as the encoder's tokens.
 
+use std::fmt::Write;
+
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use kd_core::model::{Mode, Student};
 use kd_data::batches::{collate_labels, restore, sequential};
 use kd_data::digest;
 use kd_data::encode::{Encode, EncodedTexts, EncodedWords, WordPieces};
-use kd_data::task::{Examples, Part, Scores, Targets, Task};
+use kd_data::task::{Examples, Part, Scores, Targets, Task, TaskKind};
 
 use crate::interrupt;
 use crate::progress::Progress;
@@ -32,13 +34,20 @@ impl Data {
     ///
     /// # Errors
     /// If there is no train or dev part.
-    pub fn new(task: Task, limit: Option<usize>, read: impl Fn(&Task, Part) -> Result<Option<Examples>>) -> Result<Self> {
+    pub fn new(
+        task: Task,
+        limit: Option<usize>,
+        read: impl Fn(&Task, Part) -> Result<Option<Examples>>,
+    ) -> Result<Self> {
         let mut train = read(&task, Part::Train)?.context("there is no train part")?;
         train.truncate(limit.unwrap_or(usize::MAX));
         if train.is_empty() {
             bail!("--limit-train: expected at least 1, found 0");
         }
         let dev = read(&task, Part::Dev)?.context("there is no dev part")?;
+        if !dev.is_labelled() {
+            bail!("{}: expected labelled examples, found none: they choose and are reported", dev.path().display());
+        }
         let mut others = vec![(Part::Dev, dev)];
         others.extend(read(&task, Part::Test)?.map(|test| (Part::Test, test)));
         Ok(Self { classes: task.classes_of(&train)?, train, others, task })
@@ -47,11 +56,14 @@ impl Data {
     /// A digest of every part, by name.
     pub fn digests(&self) -> serde_json::Value {
         let of = |examples: &Examples| match examples {
-            Examples::Texts { data, .. } => digest::of_parts(data.examples.iter().map(|example| format!("{example:?}"))),
+            Examples::Texts { data, .. } => {
+                digest::of_parts(data.examples.iter().map(|example| format!("{example:?}")))
+            }
             Examples::Sentences(data) => digest::of_parts(data.examples.iter().map(|example| format!("{example:?}"))),
         };
-        let others = self.others.iter().map(|(part, examples)| (part.name().to_string(), of(examples).into()));
-        std::iter::once(("train".to_string(), of(&self.train).into())).chain(others).collect()
+        let mut digests = serde_json::Map::from_iter([("train".to_string(), of(&self.train).into())]);
+        digests.extend(self.others.iter().map(|(part, examples)| (part.name().to_string(), of(examples).into())));
+        digests.into()
     }
 }
 
@@ -124,12 +136,45 @@ impl<'a> Encoded<'a> {
             interrupt::check()?;
             let tokens = encoded.collate(examples)?;
             let mut rows = student.forward(&tokens, Mode::Eval)?.detach().logits()?.to_vec2::<f32>()?.into_iter();
-            results.push(examples.iter().map(|&id| rows.by_ref().take(encoded.rows()[id]).collect()).collect::<Vec<_>>());
+            results
+                .push(examples.iter().map(|&id| rows.by_ref().take(encoded.rows()[id]).collect()).collect::<Vec<_>>());
             done += examples.len();
             progress.set(done, "");
         }
         Ok(restore(&batches, results))
     }
+}
+
+impl Encoded<'_> {
+    /// What `student` predicts for the examples of `part`, as lines of an example's position, from 0, and its class,
+    /// number, classes parted by `|`, or tags parted by blanks.
+    ///
+    /// # Errors
+    /// If the task has no such part.
+    pub fn predictions(&self, part: Part, student: &dyn Student) -> Result<String> {
+        let Some(idx) = self.data.others.iter().position(|(other, _)| *other == part) else {
+            bail!("--predictions: expected a {} part, found none", part.name());
+        };
+        let name = |class: usize| self.data.classes[class].as_str();
+        let mut lines = "index\tprediction\n".to_string();
+        for (index, rows) in self.logits(idx, student)?.iter().enumerate() {
+            let prediction = match (self.data.task.kind, &rows[..]) {
+                (TaskKind::Regression, [row]) => row[0].to_string(),
+                (TaskKind::MultiLabel, [row]) => {
+                    let above = (0..row.len()).filter(|&class| row[class] > 0.0);
+                    above.map(name).collect::<Vec<_>>().join("|")
+                }
+                _ => rows.iter().map(|row| name(largest(row))).collect::<Vec<_>>().join(" "),
+            };
+            writeln!(lines, "{index}\t{prediction}")?;
+        }
+        Ok(lines)
+    }
+}
+
+/// The place of the first of the largest.
+fn largest(row: &[f32]) -> usize {
+    (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0)
 }
 
 fn encode(
