@@ -95,9 +95,9 @@ struct Args {
     /// Which epoch's weights are kept: the best on dev by the task's first metric, or the last
     #[arg(long, value_enum, default_value_t = Keep::Best)]
     keep: Keep,
-    /// Write the predictions on test, labelled or not, beside each teacher: lr-2e-5.test.tsv
-    #[arg(long)]
-    predictions: bool,
+    /// Parts, dev or test, whose predictions and logits are written beside each teacher: lr-2e-5.test.tsv
+    #[arg(long, value_delimiter = ',', value_parser = parse_part)]
+    predict: Vec<Part>,
     /// Steps between checkpoints
     #[arg(long, default_value_t = 200)]
     checkpoint_every: usize,
@@ -117,6 +117,11 @@ enum KindChoice {
     Score,
     /// Any number of classes
     Classes,
+}
+
+fn parse_part(text: &str) -> Result<Part, String> {
+    let part = [Part::Dev, Part::Test].into_iter().find(|part| part.name() == text);
+    part.ok_or_else(|| format!("expected dev or test, found `{text}`"))
 }
 
 impl Args {
@@ -173,11 +178,11 @@ fn main() -> Result<()> {
     for &lr in &args.lr {
         runs.push(folder.cached(&fine_tune::name_of(lr), || {
             let model = Model::new(data.task.kind, &data.classes, &files, &settings, &device)?;
-            pieces.check_vocabulary(model.vocabulary())?;
+            pieces.check_vocabulary(model.config().vocabulary)?;
             let run = fine_tune::fine_tune(&encoded, &model, &settings, lr, &folder)?;
-            if args.predictions {
-                let test = encoded.predictions(Part::Test, &*model.asked()?)?;
-                report::save_text(&args.out.join(format!("{}.test.tsv", fine_tune::name_of(lr))), &test)?;
+            for &part in &args.predict {
+                let path = args.out.join(format!("{}.{}.tsv", fine_tune::name_of(lr), part.name()));
+                report::save_text(&path, &encoded.predictions(part, &*model.asked()?)?)?;
             }
             Ok(run)
         })?);

@@ -146,27 +146,36 @@ impl<'a> Encoded<'a> {
 }
 
 impl Encoded<'_> {
-    /// What `student` predicts for the examples of `part`, as lines of an example's position, from 0, and its class,
-    /// number, classes parted by `|`, or tags parted by blanks.
+    /// What `student` says of the rows of `part`, tab-separated: the example's position, from 0, in tagging the word, the
+    /// prediction (a class, a number, or classes parted by `|`), and the logits under the names of their classes.
     ///
     /// # Errors
     /// If the task has no such part.
     pub fn predictions(&self, part: Part, student: &dyn Student) -> Result<String> {
         let Some(idx) = self.data.others.iter().position(|(other, _)| *other == part) else {
-            bail!("--predictions: expected a {} part, found none", part.name());
+            bail!("--predict: expected a {} part, found none", part.name());
         };
-        let name = |class: usize| self.data.classes[class].as_str();
-        let mut lines = "index\tprediction\n".to_string();
+        let classes = &self.data.classes;
+        let prediction = |row: &[f32]| match self.data.task.kind {
+            TaskKind::Regression => row[0].to_string(),
+            TaskKind::MultiLabel => {
+                let above = classes.iter().zip(row).filter(|(_, logit)| **logit > 0.0);
+                above.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join("|")
+            }
+            TaskKind::Classification | TaskKind::Tagging => classes[largest(row)].clone(),
+        };
+        let sentences = match &self.data.others[idx].1 {
+            Examples::Sentences(sentences) => Some(sentences),
+            Examples::Texts { .. } => None,
+        };
+        let word = if sentences.is_some() { "\tword" } else { "" };
+        let mut lines = format!("index{word}\tprediction\t{}\n", classes.join("\t"));
         for (index, rows) in self.logits(idx, student)?.iter().enumerate() {
-            let prediction = match (self.data.task.kind, &rows[..]) {
-                (TaskKind::Regression, [row]) => row[0].to_string(),
-                (TaskKind::MultiLabel, [row]) => {
-                    let above = (0..row.len()).filter(|&class| row[class] > 0.0);
-                    above.map(name).collect::<Vec<_>>().join("|")
-                }
-                _ => rows.iter().map(|row| name(largest(row))).collect::<Vec<_>>().join(" "),
-            };
-            writeln!(lines, "{index}\t{prediction}")?;
+            for (row_idx, row) in rows.iter().enumerate() {
+                let word = sentences.map_or(String::new(), |data| format!("\t{}", data.examples[index].words[row_idx]));
+                let logits: String = row.iter().map(|logit| format!("\t{logit}")).collect();
+                writeln!(lines, "{index}{word}\t{}{logits}", prediction(row))?;
+            }
         }
         Ok(lines)
     }

@@ -105,7 +105,7 @@ pub fn fine_tune(data: &Encoded<'_>, model: &Model, settings: &Settings, lr: f64
     });
     let steps = settings.epochs * plan.steps_per_epoch();
     let config = TrainerConfig {
-        groups: model.frozen_groups(settings.freeze.as_ref())?,
+        groups: model.frozen_groups(settings.freeze.as_ref()),
         schedule: Schedule::WarmupLinear { warmup: (settings.warmup * steps as f64).ceil() as usize, total: steps },
         clip_norm: Some(1.0),
         evaluate_every: Interval::Epochs(1),
