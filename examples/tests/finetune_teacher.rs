@@ -127,7 +127,8 @@ fn one_and_two_threads_and_a_run_killed_again_and_again_give_the_same_bytes() {
     assert_eq!(report["teachers"][0]["epochs"].as_array().unwrap().len(), 3);
     // Five steps an epoch, and a line for each.
     assert_eq!(std::fs::read_to_string(one.join("lr-1e-3.steps.jsonl")).unwrap().lines().count(), 15);
-    let mut names: Vec<_> = std::fs::read_dir(&one).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(&one).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     let of_lr = ["", ".dev.tsv", ".json", ".steps.jsonl", ".test.tsv"];
     let expected = ["lr-1e-3", "lr-3e-3"].iter().flat_map(|lr| of_lr.map(|end| format!("{lr}{end}")));
@@ -274,7 +275,7 @@ fn tags_are_learned_of_words() {
         std::fs::write(data.join(name), rows.map(sentence).collect::<String>()).unwrap();
     }
     let out = folder.path().join("out");
-    let report = run("distilbert", &data, &out, "--task conll2003 --lr 5e-3 --epochs 6 --predict test");
+    let report = run("distilbert", &data, &out, "--task conll2003 --lr 5e-3 --epochs 20 --predict test");
     assert_eq!(report["run"]["classes"], serde_json::json!(["O", "B-PET", "I-PET"]));
     assert!(score(&report, 0, "dev", "span_f1") > 0.9, "{report}");
     let (teacher, _) = TokenTagger::load(&out.join("lr-5e-3"), &Device::Cpu).unwrap();
