@@ -4,6 +4,7 @@ mod runs;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use candle_core::Device;
 use kd_core::model::{Mode, Student};
@@ -133,6 +134,26 @@ fn one_and_two_threads_and_a_run_killed_again_and_again_give_the_same_bytes() {
     let of_lr = ["", ".dev.tsv", ".json", ".steps.jsonl", ".test.tsv"];
     let expected = ["lr-1e-3", "lr-3e-3"].iter().flat_map(|lr| of_lr.map(|end| format!("{lr}{end}")));
     assert_eq!(names, expected.chain(["report.json".into(), "settings.json".into()]).collect::<Vec<_>>());
+}
+
+#[test]
+fn ctrl_c_leaves_a_checkpoint_from_which_the_same_command_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = rte(folder.path());
+    let [whole, stopped] = ["whole", "stopped"].map(|name| folder.path().join(name));
+    let options = "--task rte --lr 1e-3 --epochs 100";
+    run("bert", &data, &whole, options);
+    let child = command("bert", &data, &stopped, options).spawn().unwrap();
+    while !stopped.join("lr-1e-3.checkpoint").exists() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && message.contains("the same command goes on from the checkpoint"), "{message}");
+    assert!(!stopped.join("report.json").exists());
+    run("bert", &data, &stopped, options);
+    assert_same(&whole, &stopped);
 }
 
 #[test]
