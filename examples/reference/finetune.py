@@ -179,8 +179,8 @@ def main():
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     read_parts = {part: read(args.task, args.data, part) for part in ("train", "dev", "test")}
     texts, labels = read_parts["train"]
-    read_parts["train"] = (texts[: args.limit_train], labels[: args.limit_train])
     classes = classes_of(args.task, read_parts["train"])
+    read_parts["train"] = (texts[: args.limit_train], labels[: args.limit_train])
     parts = {
         name: Part(tokenizer, *part, classes, args.max_len) for name, part in read_parts.items() if part is not None
     }

@@ -40,6 +40,7 @@ impl Data {
         read: impl Fn(&Task, Part) -> Result<Option<Examples>>,
     ) -> Result<Self> {
         let mut train = read(&task, Part::Train)?.context("there is no train part")?;
+        let classes = task.classes_of(&train)?; // of all of it, whatever the limit
         train.truncate(limit.unwrap_or(usize::MAX));
         if train.is_empty() {
             bail!("--limit-train: expected at least 1, found 0");
@@ -50,7 +51,7 @@ impl Data {
         }
         let mut others = vec![(Part::Dev, dev)];
         others.extend(read(&task, Part::Test)?.map(|test| (Part::Test, test)));
-        Ok(Self { classes: task.classes_of(&train)?, train, others, task })
+        Ok(Self { task, classes, train, others })
     }
 
     /// A digest of every part, by name.
