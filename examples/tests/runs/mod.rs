@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// Every file below `folder` and its bytes.
-pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut open = vec![folder.to_path_buf()];
     while let Some(next) = open.pop() {
@@ -23,7 +23,7 @@ pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// Starts the command and kills it, over and over, until it comes to its end; how many times it was killed.
-pub fn kill_until_done(command: impl Fn() -> Command) -> usize {
+pub(crate) fn kill_until_done(command: impl Fn() -> Command) -> usize {
     let (mut kills, mut patience) = (0, Duration::from_millis(60));
     loop {
         let mut child = command().spawn().unwrap();
