@@ -88,8 +88,8 @@ const COLA: [&str; 4] = ["source", "label", "original label", "sentence"];
 
 /// The examples of a file of GLUE, and the lines that were left out.
 ///
-/// Only QQP has such lines: some of its questions hold line ends, without quoting, so that their rows are broken in
-/// two. Lines of fewer columns than its header are left out and returned; everywhere else they are an error.
+/// Only QQP has such lines: broken rows of fewer columns than its header, which transformers' reader leaves out too. In
+/// every other set they are an error.
 ///
 /// ```no_run
 /// use kd_data::example::Label;

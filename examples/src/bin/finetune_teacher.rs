@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Each learning rate gives a teacher of its own, a folder `lr-2e-5` in `--out` that transformers loads too; three of
-//! them are the set of teachers of TMKD (Yang et al. 2020, §4.3). `report.json` has the scores on dev and test after every
+//! them are the set of teachers of TMKD (Yang et al. 2020). `report.json` has the scores on dev and test after every
 //! epoch, `lr-2e-5.steps.jsonl` the loss of every step. Started again with the same `--out` it goes on where it was, and
 //! learning rates that are done are not done again. By default the weights of the epoch that is best on dev are kept: dev
 //! is then no estimate of anything any more, test is.

@@ -97,7 +97,7 @@ fn test_files_have_no_labels() {
 }
 
 #[test]
-fn rows_of_qqp_that_are_broken_in_two_are_left_out_and_listed() {
+fn broken_rows_of_qqp_are_left_out_and_listed() {
     let header = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n";
     let text = format!("{header}0\t1\t2\ta\nwith a line end\tb\t0\n1\t3\t4\tc\td\t1\n");
     let (data, broken) = read(Glue::Qqp, &text).unwrap();
