@@ -106,7 +106,7 @@ fn assert_same(a: &Path, b: &Path) {
 fn one_and_two_threads_and_a_run_killed_again_and_again_give_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let data = rte(folder.path());
-    let options = "--task rte --lr 1e-3,3e-3 --epochs 3 --seed 5 --predict dev,test";
+    let options = "--task rte --lr 1e-3,3e-3 --epochs 20 --seed 5 --predict dev,test";
     let [one, two, killed] = ["one", "two", "killed"].map(|name| folder.path().join(name));
     let of = |out: &Path, threads: &str| {
         let mut command = command("bert", &data, out, options);
@@ -125,9 +125,9 @@ fn one_and_two_threads_and_a_run_killed_again_and_again_give_the_same_bytes() {
     let report = report(&one);
     assert_eq!(report["teachers"].as_array().unwrap().len(), 2);
     assert_ne!(report["teachers"][0]["weights"], report["teachers"][1]["weights"]);
-    assert_eq!(report["teachers"][0]["epochs"].as_array().unwrap().len(), 3);
+    assert_eq!(report["teachers"][0]["epochs"].as_array().unwrap().len(), 20);
     // Five steps an epoch, and a line for each.
-    assert_eq!(std::fs::read_to_string(one.join("lr-1e-3.steps.jsonl")).unwrap().lines().count(), 15);
+    assert_eq!(std::fs::read_to_string(one.join("lr-1e-3.steps.jsonl")).unwrap().lines().count(), 100);
     let mut names: Vec<_> =
         std::fs::read_dir(&one).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
