@@ -103,7 +103,8 @@ impl Tokens {
 pub struct Batch {
     /// The model's input.
     pub tokens: Tokens,
-    /// Class of each row, `(rows,)` u32: gold, or a teacher's arg-max on unlabelled text.
+    /// Class of each row, `(rows,)` u32: gold, or a teacher's arg-max on unlabelled text. An objective of its own may read
+    /// other labels: numbers of a regression, or which of several classes a row has, `(rows, columns)` float.
     pub labels: Option<Tensor>,
     /// Each teacher's output on the same rows, detached, its classes in the student's order.
     pub teachers: Vec<Output>,
