@@ -68,7 +68,9 @@ impl Encoder {
                 eps: layer.eps,
             })
         };
-        let Body::Bert(body) = &self.body;
+        let Body::Bert(body) = &self.body else {
+            bail!("an encoder of the family `{}` cannot be packed", self.config.family.model_type());
+        };
         let embeddings = Embeddings {
             words: copy(&body.embeddings.words)?,
             positions: copy(&body.embeddings.positions)?,
