@@ -19,13 +19,9 @@ fn folder(name: &str) -> PathBuf {
 }
 
 fn files(folder: &Path) -> ModelFiles {
-    ModelFiles {
-        config: folder.join("config.json"),
-        weights: vec![folder.join("model.safetensors")],
-        tokenizer: folder.join("tokenizer.json"),
-        id: folder.display().to_string(),
-        revision: "tiny".to_string(),
-    }
+    // The other files of some model: no tokenizer is read here.
+    let others = ModelFiles::in_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/bert")).unwrap();
+    ModelFiles { config: folder.join("config.json"), weights: vec![folder.join("model.safetensors")], ..others }
 }
 
 fn whole(value: &Value) -> Vec<u32> {

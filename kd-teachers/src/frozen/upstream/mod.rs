@@ -12,7 +12,7 @@ use kd_core::batch::Sequence;
 use super::FrozenModel;
 use crate::error::{Error, Result};
 use crate::hub::ModelFiles;
-use head::{Head, Task};
+use head::Head;
 use source::Source;
 
 /// From a padded batch to its last hidden states, `(batch, len, hidden)`.

@@ -43,7 +43,11 @@ impl Source {
         };
         let mut tensors = HashMap::new();
         for file in &files.weights {
-            for (name, tensor) in candle_core::safetensors::load(file, device)? {
+            let wrong = |source: candle_core::Error| Error::Checkpoint {
+                files: file.display().to_string(),
+                message: format!("expected a safetensors file: {source}"),
+            };
+            for (name, tensor) in candle_core::safetensors::load(file, device).map_err(wrong)? {
                 let name = match name.rsplit_once('.') {
                     Some((base, "gamma")) => format!("{base}.weight"),
                     Some((base, "beta")) => format!("{base}.bias"),
