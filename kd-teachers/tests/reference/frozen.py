@@ -29,19 +29,16 @@ v3 = dict(deberta, position_buckets=8, max_relative_positions=-1, share_att_key=
 modern = dict(small, max_position_embeddings=32, local_attention=6, pad_token_id=0, cls_token_id=2, sep_token_id=3,
               bos_token_id=2, eos_token_id=3, **names)
 modern["num_hidden_layers"] = 4
-distilbert = dict(vocab_size=VOCABULARY, dim=16, n_layers=2, n_heads=2, hidden_dim=24, max_position_embeddings=24, **names)
 
 MODELS = {
     "bert-sequence": hf.BertForSequenceClassification(hf.BertConfig(**bert)),
     "bert-token": hf.BertForTokenClassification(hf.BertConfig(**bert)),
-    "distilbert-sequence": hf.DistilBertForSequenceClassification(hf.DistilBertConfig(**distilbert)),
-    "distilbert-token": hf.DistilBertForTokenClassification(hf.DistilBertConfig(**distilbert)),
     "roberta-sequence": hf.RobertaForSequenceClassification(hf.RobertaConfig(**roberta)),
     "xlm-roberta-token": hf.XLMRobertaForTokenClassification(hf.XLMRobertaConfig(**roberta)),
     "deberta-v3-sequence": hf.DebertaV2ForSequenceClassification(hf.DebertaV2Config(**v3)),
     "deberta-v3-token": hf.DebertaV2ForTokenClassification(hf.DebertaV2Config(**v3)),
     "deberta-v2-sequence": hf.DebertaV2ForSequenceClassification(hf.DebertaV2Config(**dict(
-        deberta, type_vocab_size=2, position_biased_input=True, max_relative_positions=6, pooler_hidden_act="tanh"))),
+        deberta, type_vocab_size=2, max_relative_positions=6, pooler_hidden_act="tanh"))),
     "modernbert-sequence": hf.ModernBertForSequenceClassification(hf.ModernBertConfig(**modern)),
     "modernbert-mean": hf.ModernBertForSequenceClassification(hf.ModernBertConfig(
         **modern, classifier_pooling="mean", global_rope_theta=1000.0, local_rope_theta=50.0)),

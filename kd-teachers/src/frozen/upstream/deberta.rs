@@ -12,6 +12,8 @@ use crate::error::Result;
 pub(super) fn encoder(source: &Source) -> Result<Encoder> {
     let hidden = source.size("hidden_size")?;
     source.only("conv_kernel_size", &[json!(0)])?;
+    // That crate adds positions to one example only, and fails on a batch.
+    source.only("position_biased_input", &[json!(false)])?;
     source.only("embedding_size", &[json!(hidden)])?;
     source.only("norm_rel_ebd", &[json!("none"), json!("layer_norm")])?;
     if let Some(heads) = source.config.get("num_attention_heads").and_then(Value::as_u64).filter(|&heads| heads > 0) {
@@ -21,6 +23,8 @@ pub(super) fn encoder(source: &Source) -> Result<Encoder> {
     if config.get("pos_att_type").is_none_or(Value::is_null) {
         config.insert("pos_att_type".to_string(), json!([]));
     }
+    // The pooler is put on here, and that crate does not know every function it may have.
+    config.remove("pooler_hidden_act");
     let config: Config = source.parse(config)?;
     if let Some(other) = config.pos_att_type.iter().find(|kind| !["c2p", "p2c"].contains(&kind.as_str())) {
         return Err(source.wrong(format!("`pos_att_type`: expected `c2p` and `p2c`, found `{other}`")));

@@ -18,7 +18,7 @@ use source::Source;
 /// From a padded batch to its last hidden states, `(batch, len, hidden)`.
 type Encoder = Box<dyn Fn(&Sequence) -> CandleResult<Tensor>>;
 
-const MODEL_TYPES: &str = "`bert`, `distilbert`, `roberta`, `xlm-roberta`, `deberta-v2`, `modernbert`";
+const MODEL_TYPES: &str = "`bert`, `roberta`, `xlm-roberta`, `deberta-v2`, `modernbert`";
 
 impl FrozenModel {
     /// The encoder of candle-transformers that config.json's `model_type` names, under the head of the same checkpoint, in f32.
@@ -33,7 +33,6 @@ impl FrozenModel {
         let source = Source::read(files, device)?;
         let (encoder, head): (Encoder, Head) = match source.model_type.as_str() {
             "bert" => (plain::bert(&source)?, plain::bert_head(&source)?),
-            "distilbert" => (plain::distilbert(&source)?, plain::distilbert_head(&source)?),
             "roberta" | "xlm-roberta" => (plain::roberta(&source)?, plain::roberta_head(&source)?),
             "deberta-v2" => (deberta::encoder(&source)?, deberta::head(&source)?),
             "modernbert" => (modernbert::encoder(&source)?, modernbert::head(&source)?),

@@ -1,7 +1,7 @@
-//! BERT, DistilBERT, RoBERTa and XLM-RoBERTa.
+//! BERT, RoBERTa and XLM-RoBERTa.
 
 use candle_core::Tensor;
-use candle_transformers::models::{bert, distilbert, xlm_roberta};
+use candle_transformers::models::{bert, xlm_roberta};
 use serde_json::json;
 
 use super::head::{Activation, Head, Task, linear};
@@ -28,33 +28,13 @@ pub(super) fn bert_head(source: &Source) -> Result<Head> {
     Ok(Head { dense: Some((dense, Activation::Tanh)), ..Head::linear(classifier) })
 }
 
-pub(super) fn distilbert(source: &Source) -> Result<Encoder> {
-    source.only("sinusoidal_pos_embds", &[json!(false)])?;
-    let mut config = source.config.clone();
-    config.insert("model_type".to_string(), json!(null));
-    let config: distilbert::Config = source.parse(config)?;
-    let model = distilbert::DistilBertModel::load(source.builder().pp("distilbert"), &config)?;
-    Ok(Box::new(move |sequence| {
-        // That model's mask is 1 where nothing is to be seen.
-        let hidden_keys = sequence.mask.eq(0u8)?.unsqueeze(1)?.unsqueeze(1)?; // (batch, 1, 1, len)
-        model.forward(&sequence.ids, &hidden_keys)
-    }))
-}
-
-pub(super) fn distilbert_head(source: &Source) -> Result<Head> {
-    let (hidden, vb) = (source.size("dim")?, source.builder());
-    let classifier = linear(hidden, source.classes.len(), vb.pp("classifier"))?;
-    let dense = match source.task {
-        Task::Token => return Ok(Head::linear(classifier)),
-        Task::Sequence => linear(hidden, hidden, vb.pp("pre_classifier"))?,
-    };
-    Ok(Head { dense: Some((dense, Activation::Relu)), ..Head::linear(classifier) })
-}
-
 pub(super) fn roberta(source: &Source) -> Result<Encoder> {
     source.only("position_embedding_type", &[json!("absolute")])?;
     source.only("is_decoder", &[json!(false)])?;
-    let config: xlm_roberta::Config = source.parse(source.config.clone())?;
+    let mut config = source.config.clone();
+    // Newer files do not say it; that crate does not look at it.
+    config.insert("position_embedding_type".to_string(), json!("absolute"));
+    let config: xlm_roberta::Config = source.parse(config)?;
     let several_segments = config.type_vocab_size > 1;
     let model = xlm_roberta::XLMRobertaModel::new(&config, source.builder().pp("roberta"))?;
     Ok(Box::new(move |sequence| {
