@@ -25,6 +25,7 @@ use crate::config::{EncoderConfig, Family};
 
 mod attend;
 mod bert;
+mod map;
 mod mpnet;
 mod names;
 pub(crate) mod packed;

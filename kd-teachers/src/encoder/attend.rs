@@ -3,7 +3,6 @@
 use candle_core::{Result, Tensor};
 use kd_core::model::Mode;
 use kd_core::ops;
-use kd_core::ops::encoder_layer::Affine;
 
 /// What attention gives.
 #[derive(Debug)]
@@ -29,14 +28,4 @@ pub(super) fn attend(scores: &Tensor, values: &Tensor, mask: &Tensor, p: f64, mo
 pub(super) fn split_heads(xs: &Tensor, heads: usize) -> Result<Tensor> {
     let (batch, len, hidden) = xs.dims3()?;
     xs.reshape((batch, len, heads, hidden / heads))?.transpose(1, 2)?.contiguous()
-}
-
-/// A weight in the dtype that the layers compute in.
-pub(super) fn rounded(weight: &Tensor, xs: &Tensor) -> Result<Tensor> {
-    weight.to_dtype(xs.dtype())
-}
-
-/// `x Wᵀ + b` in the dtype of `x`.
-pub(super) fn project(xs: &Tensor, map: &Affine) -> Result<Tensor> {
-    ops::linear(xs, &rounded(&map.weight, xs)?, Some(&rounded(&map.bias, xs)?))
 }

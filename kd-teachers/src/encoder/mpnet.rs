@@ -15,11 +15,15 @@ use candle_nn::VarBuilder;
 use kd_core::batch::Sequence;
 use kd_core::model::Mode;
 use kd_core::ops;
-use kd_core::ops::encoder_layer::EncoderLayer;
+use kd_core::ops::Activation;
+use kd_core::ops::encoder_layer::{Affine, EncoderLayer};
 use kd_core::ops::layer_norm::layer_norm_residual;
+use kd_core::ops::packed::Precision;
 
-use super::attend::{Attended, attend, project, rounded, split_heads};
+use super::attend::{Attended, attend, split_heads};
 use super::bert::{Embeddings, layer};
+use super::map::{Map, copy_affine, rounded};
+use super::packed::copy;
 use super::{Encoded, Request, init};
 use crate::config::EncoderConfig;
 
@@ -32,9 +36,26 @@ const MAX_DISTANCE: usize = 128;
 #[derive(Debug, Clone)]
 pub(super) struct Body {
     embeddings: Embeddings,
-    layers: Vec<EncoderLayer>,
+    layers: Vec<Layer>,
     /// `(buckets, heads)`.
     bias: Tensor,
+}
+
+#[derive(Debug, Clone)]
+struct Layer {
+    query: Map,
+    key: Map,
+    value: Map,
+    output: Map,
+    attention_norm: Affine,
+    inner: Map,
+    activation: Activation,
+    outer: Map,
+    norm: Affine,
+    heads: usize,
+    eps: f64,
+    attention_dropout: f64,
+    hidden_dropout: f64,
 }
 
 impl Body {
@@ -49,8 +70,19 @@ impl Body {
         let bias = vb.pp("encoder.relative_attention_bias");
         Ok(Self {
             embeddings: Embeddings::new(config, vb)?,
-            layers: (0..config.layers).map(|idx| layer(config, &parent.pp(idx))).collect::<Result<_>>()?,
+            layers: (0..config.layers)
+                .map(|idx| Ok(Layer::of(layer(config, &parent.pp(idx))?)))
+                .collect::<Result<_>>()?,
             bias: bias.get_with_hints((BUCKETS, config.heads), "weight", init(config))?,
+        })
+    }
+
+    /// A copy without variables whose linear maps are packed.
+    pub(super) fn pack(&self, precision: Precision) -> Result<Self> {
+        Ok(Self {
+            embeddings: self.embeddings.copy()?,
+            layers: self.layers.iter().map(|layer| layer.pack(precision)).collect::<Result<_>>()?,
+            bias: copy(&self.bias)?,
         })
     }
 
@@ -65,7 +97,7 @@ impl Body {
             encoded.hidden.push(encoded.last.clone());
         }
         for (layer, site) in self.layers.iter().zip(1..) {
-            let (output, probs) = forward(layer, &hidden, &bias, &sequence.mask, mode.site(site))?;
+            let (output, probs) = layer.forward(&hidden, &bias, &sequence.mask, mode.site(site))?;
             hidden = output;
             if wanted.attention {
                 encoded.attention.push(probs.to_dtype(dtype)?);
@@ -102,22 +134,56 @@ fn bucket(distance: i64) -> u32 {
     (side + within) as u32
 }
 
-/// What a layer says, and its probabilities.
-fn forward(layer: &EncoderLayer, xs: &Tensor, bias: &Tensor, mask: &Tensor, mode: Mode) -> Result<(Tensor, Tensor)> {
-    let heads = |map| split_heads(&project(xs, map)?, layer.heads);
-    let (query, key, value) = (heads(&layer.query)?, heads(&layer.key)?, heads(&layer.value)?);
-    let scale = 1.0 / (query.dim(3)? as f64).sqrt();
-    let scores = (query.matmul(&key.t()?.contiguous()?)? * scale)?.broadcast_add(bias)?;
-    let Attended { mixed, probs } = attend(&scores, &value, mask, layer.attention_dropout, mode.site(0))?;
-    let add_and_normalise = |x: &Tensor, residual: &Tensor, norm: &ops::encoder_layer::Affine, p: f64, mode: Mode| {
-        layer_norm_residual(x, residual, &rounded(&norm.weight, x)?, &rounded(&norm.bias, x)?, layer.eps, p, mode)
-    };
-    let attended = project(&mixed, &layer.output)?;
-    let xs = add_and_normalise(&attended, xs, &layer.attention_norm, layer.output_dropout, mode.site(1))?;
-    let (weight, offset) = (rounded(&layer.inner.weight, &xs)?, rounded(&layer.inner.bias, &xs)?);
-    let inner = ops::linear_activation(&xs, &weight, &offset, layer.activation)?;
-    let outer = project(&inner, &layer.outer)?;
-    Ok((add_and_normalise(&outer, &xs, &layer.norm, layer.hidden_dropout, mode.site(2))?, probs))
+impl Layer {
+    fn of(layer: EncoderLayer) -> Self {
+        Self {
+            query: Map::Affine(layer.query),
+            key: Map::Affine(layer.key),
+            value: Map::Affine(layer.value),
+            output: Map::Affine(layer.output),
+            attention_norm: layer.attention_norm,
+            inner: Map::Affine(layer.inner),
+            activation: layer.activation,
+            outer: Map::Affine(layer.outer),
+            norm: layer.norm,
+            heads: layer.heads,
+            eps: layer.eps,
+            attention_dropout: layer.attention_dropout,
+            hidden_dropout: layer.hidden_dropout,
+        }
+    }
+
+    fn pack(&self, precision: Precision) -> Result<Self> {
+        Ok(Self {
+            query: self.query.pack(precision, None)?,
+            key: self.key.pack(precision, None)?,
+            value: self.value.pack(precision, None)?,
+            output: self.output.pack(precision, None)?,
+            attention_norm: copy_affine(&self.attention_norm)?,
+            inner: self.inner.pack(precision, Some(self.activation))?,
+            outer: self.outer.pack(precision, None)?,
+            norm: copy_affine(&self.norm)?,
+            ..*self
+        })
+    }
+
+    /// What the layer says, and its probabilities.
+    fn forward(&self, xs: &Tensor, bias: &Tensor, mask: &Tensor, mode: Mode) -> Result<(Tensor, Tensor)> {
+        let heads = |map: &Map| split_heads(&map.forward(xs)?, self.heads);
+        let (query, key, value) = (heads(&self.query)?, heads(&self.key)?, heads(&self.value)?);
+        let scale = 1.0 / (query.dim(3)? as f64).sqrt();
+        let scores = (query.matmul(&key.t()?.contiguous()?)? * scale)?.broadcast_add(bias)?;
+        let Attended { mixed, probs } = attend(&scores, &value, mask, self.attention_dropout, mode.site(0))?;
+        let attended = self.output.forward(&mixed)?;
+        let xs = self.add_and_normalise(&attended, xs, &self.attention_norm, mode.site(1))?;
+        let outer = self.outer.forward(&self.inner.activated(&xs, self.activation)?)?;
+        Ok((self.add_and_normalise(&outer, &xs, &self.norm, mode.site(2))?, probs))
+    }
+
+    fn add_and_normalise(&self, x: &Tensor, residual: &Tensor, norm: &Affine, mode: Mode) -> Result<Tensor> {
+        let (weight, bias) = (rounded(&norm.weight, x)?, rounded(&norm.bias, x)?);
+        layer_norm_residual(x, residual, &weight, &bias, self.eps, self.hidden_dropout, mode)
+    }
 }
 
 #[cfg(test)]

@@ -25,8 +25,11 @@ use kd_core::ops;
 use kd_core::ops::Activation;
 use kd_core::ops::encoder_layer::Affine;
 use kd_core::ops::layer_norm::layer_norm_residual;
+use kd_core::ops::packed::Precision;
 
-use super::attend::{Attended, attend, project, rounded, split_heads};
+use super::attend::{Attended, attend, split_heads};
+use super::map::{Map, copy_affine, rounded};
+use super::packed::copy;
 use super::{Encoded, Request, init};
 use crate::config::EncoderConfig;
 
@@ -39,23 +42,23 @@ pub(super) struct Body {
     dropout: f64,
 }
 
-/// Each map is `(hidden, heads, hidden / heads)`, each bias `(heads, hidden / heads)`.
+/// Each bias is `(heads, hidden / heads)`.
 #[derive(Debug, Clone)]
 struct Layer {
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    distance: Tensor,
+    query: Map,
+    key: Map,
+    value: Map,
+    output: Map,
+    distance: Map,
     content_bias: Tensor,
     distance_bias: Tensor,
     segment_bias: Tensor,
     /// `(2, heads, hidden / heads)`: the same segment, and another.
     segments: Tensor,
     attention_norm: Affine,
-    inner: Affine,
+    inner: Map,
     activation: Activation,
-    outer: Affine,
+    outer: Map,
     norm: Affine,
     eps: f64,
     dropout: f64,
@@ -79,6 +82,12 @@ impl Body {
             clamp_len: config.clamp_len,
             dropout: config.hidden_dropout,
         })
+    }
+
+    /// A copy without variables whose linear maps are packed, but for that of the distances, which stays in f32.
+    pub(super) fn pack(&self, precision: Precision) -> Result<Self> {
+        let layers = self.layers.iter().map(|layer| layer.pack(precision)).collect::<Result<_>>()?;
+        Ok(Self { words: copy(&self.words)?, layers, ..*self })
     }
 
     pub(super) fn encode(&self, sequence: &Sequence, request: &Request) -> Result<Encoded> {
@@ -153,19 +162,19 @@ impl Layer {
                 bias: vb.get_with_hints(hidden, "bias", Init::Const(0.0))?,
             })
         };
-        let linear = |name: &str, input: usize, output: usize| -> Result<Affine> {
+        let linear = |name: &str, input: usize, output: usize| -> Result<Map> {
             let vb = vb.pp("ff").pp(name);
-            Ok(Affine {
+            Ok(Map::Affine(Affine {
                 weight: vb.get_with_hints((output, input), "weight", init(config))?,
                 bias: vb.get_with_hints(output, "bias", Init::Const(0.0))?,
-            })
+            }))
         };
         Ok(Self {
-            query: map("q")?,
-            key: map("k")?,
-            value: map("v")?,
-            output: map("o")?,
-            distance: map("r")?,
+            query: Map::IntoHeads(map("q")?),
+            key: Map::IntoHeads(map("k")?),
+            value: Map::IntoHeads(map("v")?),
+            output: Map::FromHeads(map("o")?),
+            distance: Map::IntoHeads(map("r")?),
             content_bias: bias("r_w_bias")?,
             distance_bias: bias("r_r_bias")?,
             segment_bias: bias("r_s_bias")?,
@@ -180,12 +189,30 @@ impl Layer {
         })
     }
 
+    fn pack(&self, precision: Precision) -> Result<Self> {
+        Ok(Self {
+            query: self.query.pack(precision, None)?,
+            key: self.key.pack(precision, None)?,
+            value: self.value.pack(precision, None)?,
+            output: self.output.pack(precision, None)?,
+            distance: self.distance.pack(Precision::F32, None)?,
+            content_bias: copy(&self.content_bias)?,
+            distance_bias: copy(&self.distance_bias)?,
+            segment_bias: copy(&self.segment_bias)?,
+            segments: copy(&self.segments)?,
+            attention_norm: copy_affine(&self.attention_norm)?,
+            inner: self.inner.pack(precision, Some(self.activation))?,
+            outer: self.outer.pack(precision, None)?,
+            norm: copy_affine(&self.norm)?,
+            ..*self
+        })
+    }
+
     /// What the layer says, and its probabilities.
     fn forward(&self, xs: &Tensor, around: &Surroundings, mode: Mode) -> Result<(Tensor, Tensor)> {
         let (heads, width) = self.content_bias.dims2()?;
-        let into_heads = |xs: &Tensor, map: &Tensor| split_heads(&times(xs, map)?, heads);
-        let (query, key, value) =
-            (into_heads(xs, &self.query)?, into_heads(xs, &self.key)?, into_heads(xs, &self.value)?);
+        let into_heads = |map: &Map| split_heads(&map.forward(xs)?, heads);
+        let (query, key, value) = (into_heads(&self.query)?, into_heads(&self.key)?, into_heads(&self.value)?);
         let shifted = |bias: &Tensor| query.broadcast_add(&rounded(bias, xs)?.reshape((heads, 1, width))?);
         let by_content = shifted(&self.content_bias)?.matmul(&key.t()?.contiguous()?)?; // (batch, heads, len, len)
         let by_distance = self.by_distance(&shifted(&self.distance_bias)?, &around.distances)?;
@@ -198,19 +225,17 @@ impl Layer {
         }
         let scores = (scores * (1.0 / (width as f64).sqrt()))?;
         let Attended { mixed, probs } = attend(&scores, &value, around.mask, self.dropout, mode.site(0))?;
-        let output = rounded(&self.output, xs)?.reshape((self.output.dim(0)?, heads * width))?;
-        let attended = ops::linear(&mixed, &output, None)?;
+        let attended = self.output.forward(&mixed)?;
         let xs = self.add_and_normalise(&attended, xs, &self.attention_norm, mode.site(1))?;
-        let (weight, offset) = (rounded(&self.inner.weight, &xs)?, rounded(&self.inner.bias, &xs)?);
-        let inner = ops::linear_activation(&xs, &weight, &offset, self.activation)?;
-        let outer = project(&ops::dropout(&inner, self.dropout, mode.site(2))?, &self.outer)?;
+        let inner = ops::dropout(&self.inner.activated(&xs, self.activation)?, self.dropout, mode.site(2))?;
+        let outer = self.outer.forward(&inner)?;
         Ok((self.add_and_normalise(&outer, &xs, &self.norm, mode.site(3))?, probs))
     }
 
     /// `query_i · r_(i-j)`, `(batch, heads, len, len)`; `query` `(batch, heads, len, width)`.
     fn by_distance(&self, query: &Tensor, distances: &Tensor) -> Result<Tensor> {
         let (batch, heads, len, width) = query.dims4()?;
-        let keys = split_heads(&times(distances, &self.distance)?, heads)?.transpose(2, 3)?.contiguous()?;
+        let keys = split_heads(&self.distance.forward(distances)?, heads)?.transpose(2, 3)?.contiguous()?;
         let all = if keys.dim(0)? == batch {
             query.matmul(&keys)? // (batch, heads, len, 2 · len)
         } else {
@@ -228,12 +253,4 @@ impl Layer {
         let (weight, bias) = (rounded(&norm.weight, x)?, rounded(&norm.bias, x)?);
         layer_norm_residual(x, residual, &weight, &bias, self.eps, self.dropout, mode)
     }
-}
-
-/// `x W` in the dtype of `x`: `(.., hidden)` and `(hidden, heads, width)` → `(.., heads · width)`.
-fn times(xs: &Tensor, map: &Tensor) -> Result<Tensor> {
-    let (rows, len, hidden) = xs.dims3()?;
-    let map = rounded(map, xs)?.flatten_from(1)?; // (hidden, heads · width)
-    let outputs = map.dim(1)?;
-    xs.reshape((rows * len, hidden))?.matmul(&map)?.reshape((rows, len, outputs))
 }
