@@ -11,7 +11,7 @@ use kd_core::losses::{
 };
 use kd_core::model::Mode;
 use kd_core::ops::embedding::SparseGradient;
-use kd_core::ops::encoder_layer::encoder_layer;
+use kd_core::ops::encoder_layer::{EncoderLayer, encoder_layer};
 use kd_core::ops::lstm::{LstmWeights, bidirectional};
 use kd_core::ops::{self, Activation, char_cnn::char_cnn, crf, distillation};
 use kd_core::optim::{
@@ -157,14 +157,13 @@ fn layer_shapes(hidden: usize, intermediate: usize) -> Vec<Vec<usize>> {
 
 #[test]
 fn whole_encoder_layers() {
-    for p in [0.0, 0.2] {
+    for (p, activation) in [(0.0, Activation::Gelu), (0.2, Activation::Gelu), (0.2, Activation::GeluTanh)] {
+        let layer = |weights: &[Tensor]| EncoderLayer { activation, ..encoder_layer_of(weights, 3, [p; 3]) };
         let mut shapes = vec![vec![2, 10, 24]];
         shapes.extend(layer_shapes(24, 50));
         let inputs: Vec<_> =
             (1..).zip(&shapes).map(|(seed, shape)| (random(seed, shape.as_slice()).unwrap() * 0.5).unwrap()).collect();
-        let f = |x: &[Tensor], device: &Device| {
-            encoder_layer(&x[0], &long_mask(10, device)?, &encoder_layer_of(&x[1..], 3, [p; 3]), TRAIN)
-        };
+        let f = |x: &[Tensor], device: &Device| encoder_layer(&x[0], &long_mask(10, device)?, &layer(&x[1..]), TRAIN);
         let gpu = gpu();
         let expected = run(&inputs, DType::F64, &Device::Cpu, &f).unwrap();
         for (dtype, tolerance) in [(DType::F64, 1e-9), (DType::F32, 1e-4)] {
@@ -178,12 +177,7 @@ fn whole_encoder_layers() {
         }
         // bf16 inputs, f32 weights: gradients of weights are f32 and close to the exact ones.
         let mixed = |x: &[Tensor], device: &Device| {
-            let y = encoder_layer(
-                &x[0].to_dtype(DType::BF16)?,
-                &long_mask(10, device)?,
-                &encoder_layer_of(&x[1..], 3, [p; 3]),
-                TRAIN,
-            )?;
+            let y = encoder_layer(&x[0].to_dtype(DType::BF16)?, &long_mask(10, device)?, &layer(&x[1..]), TRAIN)?;
             y.to_dtype(DType::F32)
         };
         let found = run(&inputs, DType::F32, &gpu, &mixed).unwrap();

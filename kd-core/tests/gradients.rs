@@ -222,6 +222,11 @@ fn the_number_of_threads_changes_no_byte() {
             Box::new(|x| ops::linear_activation(&x[0], &x[1], &x[2], ops::Activation::Gelu)),
         ),
         (
+            "linear_activation, approximate gelu",
+            vec![f32s(1, &[7, 45, 130]), f32s(2, &[300, 130]), f32s(3, &[300])],
+            Box::new(|x| ops::linear_activation(&x[0], &x[1], &x[2], ops::Activation::GeluTanh)),
+        ),
+        (
             "masked_softmax",
             vec![f32s(1, &[7, 300, 45])],
             Box::new({

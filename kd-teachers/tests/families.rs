@@ -171,6 +171,46 @@ fn what_transformers_saved_is_saved_again_byte_for_byte() {
 }
 
 #[test]
+fn padding_changes_nothing() {
+    for name in NAMES {
+        let (model, _) = SequenceClassifier::load(&folder(name), &Device::Cpu).unwrap();
+        let case = &reference_of(name)["cases"]["paired"];
+        let tokens = examples(case);
+        let junk = Tensor::full(99u32, tokens.first.ids.shape(), &Device::Cpu).unwrap();
+        let ids = tokens.first.mask.where_cond(&tokens.first.ids, &junk).unwrap();
+        let with_junk = Tokens { first: Sequence { ids, ..tokens.first.clone() }, ..tokens.clone() };
+        let logits = |tokens: &Tokens| model.forward(tokens, Mode::Eval).unwrap().logits().unwrap().clone();
+        let expected = logits(&tokens);
+        assert_eq!(values(&logits(&with_junk)), values(&expected), "{name}");
+        for (row, len) in tokens.first.lengths().unwrap().into_iter().enumerate() {
+            let part =
+                |tensor: &Tensor| tensor.narrow(0, row, 1).unwrap().narrow(1, 0, len).unwrap().contiguous().unwrap();
+            let first = Sequence {
+                ids: part(&tokens.first.ids),
+                mask: part(&tokens.first.mask),
+                segments: tokens.first.segments.as_ref().map(part),
+                chars: None,
+            };
+            let alone = logits(&Tokens { first, second: None, rows: Rows::Examples });
+            let what = format!("{name}, sequence {row}");
+            assert_close(&values(&alone), &values(&expected.get(row).unwrap()), 1e-5, &what);
+        }
+    }
+}
+
+#[test]
+fn dropout_is_a_function_of_the_seed() {
+    for name in NAMES {
+        let (model, _) = SequenceClassifier::load(&folder(name), &Device::Cpu).unwrap();
+        let tokens = examples(&reference_of(name)["cases"]["padded"]);
+        let run = |mode| values(model.forward(&tokens, mode).unwrap().logits().unwrap());
+        assert_eq!(run(Mode::Train { seed: 1 }), run(Mode::Train { seed: 1 }), "{name}");
+        assert_ne!(run(Mode::Train { seed: 1 }), run(Mode::Train { seed: 2 }), "{name}");
+        assert_ne!(run(Mode::Train { seed: 1 }), run(Mode::Eval), "{name}");
+    }
+}
+
+#[test]
 fn the_problem_type_is_read_or_follows_from_the_classes() {
     let load = |name: &str| SequenceClassifier::load(&folder(name), &Device::Cpu).unwrap().0;
     assert_eq!(load("roberta").problem_type(), ProblemType::MultiLabel);
