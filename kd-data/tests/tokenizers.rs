@@ -195,9 +195,12 @@ fn a_frame_that_nothing_tells_is_an_error() {
     let byte_level = r#"{"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true}"#;
     let roberta = frame(&read("roberta/tokenizer.json")).unwrap();
     assert_eq!(frame(&json("roberta/tokenizer.json", byte_level)).unwrap(), roberta);
-    let both = "t.json: expected a post-processor with the special tokens around texts, found none, and a vocabulary \
-                with `[CLS]`, `[SEP]`, `<s>` and `</s>`";
-    assert_eq!(message(&json("mpnet/tokenizer.json", "null")), both);
+    let expected =
+        "t.json: expected a post-processor with the special tokens around texts, found none, and a vocabulary with ";
+    let mpnet = message(&json("mpnet/tokenizer.json", "null"));
+    assert_eq!(mpnet, format!("{expected}`[CLS]`, `[SEP]` and `<s>`, `</s>`"));
+    let xlnet = message(&json("xlnet/tokenizer.json", "null"));
+    assert_eq!(xlnet, format!("{expected}`<s>`, `</s>` and `<cls>`, `<sep>`"));
     // A template in a sequence is read, one that names an unknown token is not.
     let template = |special: &str| {
         format!(

@@ -8,8 +8,8 @@
 //! | `RobertaProcessing` (MPNet's too)    | `<s> a </s>`        | `<s> a </s> </s> b </s>`      | 0                    |
 //! | XLNet's template                     | `a <sep> <cls>`     | `a <sep> b <sep> <cls>`       | 0 0, 1 1, 2          |
 //!
-//! A file without one is framed by the names of its tokens, if they tell: it has `[CLS]` and `[SEP]`, or `<s>` and `</s>`,
-//! but not all four.
+//! A file without one is framed by the names of its tokens, if they tell: it has `[CLS]` and `[SEP]` or else `<s>` and `</s>`, but
+//! not both, nor `<cls>` and `<sep>`.
 
 use std::path::Path;
 
@@ -90,16 +90,20 @@ impl Frame {
         let id = |name: &str| tokenizer.token_to_id(name);
         let missing =
             |names: [&str; 2]| Err(Error::file(path, format!("a token `{}` or `{}`", names[0], names[1]), "neither"));
-        match ((id("[CLS]"), id("[SEP]")), (id("<s>"), id("</s>"))) {
-            ((Some(_), Some(_)), (Some(_), Some(_))) => Err(Error::file(
-                path,
-                "a post-processor with the special tokens around texts",
-                "none, and a vocabulary with `[CLS]`, `[SEP]`, `<s>` and `</s>`",
-            )),
-            ((Some(cls), Some(sep)), _) => Ok(Self::bert(cls, sep)),
-            (_, (Some(start), Some(end))) => Ok(Self::roberta(start, end)),
-            ((None, _), (None, _)) => missing(["[CLS]", "<s>"]),
-            _ => missing(["[SEP]", "</s>"]),
+        let both = |start: &str, end: &str| id(start).zip(id(end));
+        // XLNet's vocabulary holds RoBERTa's tokens, and MPNet's those of BERT and of RoBERTa.
+        match (both("[CLS]", "[SEP]"), both("<s>", "</s>"), both("<cls>", "<sep>")) {
+            (Some((cls, sep)), None, None) => Ok(Self::bert(cls, sep)),
+            (None, Some((start, end)), None) => Ok(Self::roberta(start, end)),
+            (None, None, None) if id("[CLS]").or(id("<s>")).is_none() => missing(["[CLS]", "<s>"]),
+            (None, None, None) => missing(["[SEP]", "</s>"]),
+            (bert, roberta, xlnet) => {
+                let names = [(bert.is_some(), "`[CLS]`, `[SEP]`"), (roberta.is_some(), "`<s>`, `</s>`")];
+                let names = names.into_iter().chain([(xlnet.is_some(), "`<cls>`, `<sep>`")]);
+                let found: Vec<&str> = names.filter(|(is_there, _)| *is_there).map(|(_, names)| names).collect();
+                let found = format!("none, and a vocabulary with {}", found.join(" and "));
+                Err(Error::file(path, "a post-processor with the special tokens around texts", found))
+            }
         }
     }
 
