@@ -9,11 +9,13 @@
 //! the examples and, within one, of its words, whatever the encoder: outputs of a word-piece teacher and
 //! of a student that reads whole words fit row by row. Nothing is cut silently: each encoder says what it does with long input.
 
+mod frame;
 mod pieces;
 mod texts;
+mod vocabulary_files;
 mod words;
 
-use candle_core::{Result, bail};
+use candle_core::{Result, Tensor, bail};
 use kd_core::batch::Tokens;
 
 pub use pieces::{PieceSentence, PieceText, WordPieces};
@@ -47,4 +49,15 @@ fn pick<'a, T>(items: &'a [T], examples: &[usize]) -> Result<Vec<&'a T>> {
         None => bail!("collate: expected example ids below {}, found {example}", items.len()),
     };
     examples.iter().map(item).collect()
+}
+
+/// Segments as wide as the padded `ids`, 0 on padding.
+fn pad_segments<'a>(segments: impl Iterator<Item = &'a [u32]>, ids: &Tensor) -> Result<Tensor> {
+    let (rows, len) = ids.dims2()?;
+    let mut padded = Vec::with_capacity(rows * len);
+    for (row, segments) in segments.enumerate() {
+        padded.extend_from_slice(segments);
+        padded.resize((row + 1) * len, 0);
+    }
+    Tensor::from_vec(padded, (rows, len), ids.device())
 }

@@ -1,7 +1,7 @@
 //! Encoders as they are trained: gradients reach every variable, dropout is drawn from a seed.
 //!
 //! An [`Encoder`] is made of an [`EncoderConfig`], whose family decides what stands inside. Variables have the names of
-//! transformers' `BertModel`, `RobertaModel`, `DistilBertModel`, `AlbertModel` and `ElectraModel`.
+//! transformers' `BertModel`, `RobertaModel`, `DistilBertModel`, `AlbertModel`, `ElectraModel`, `MPNetModel` and `XLNetModel`.
 //!
 //! ```
 //! use candle_core::{DType, Device};
@@ -15,7 +15,7 @@
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use kd_core::batch::Sequence;
 use kd_core::model::Mode;
@@ -23,9 +23,13 @@ use kd_core::nn::Linear;
 
 use crate::config::{EncoderConfig, Family};
 
+mod attend;
 mod bert;
+mod map;
+mod mpnet;
 mod names;
 pub(crate) mod packed;
+mod xlnet;
 
 pub use packed::PackedEncoder;
 
@@ -84,6 +88,8 @@ pub struct Encoder {
 #[derive(Debug, Clone)]
 enum Body {
     Bert(bert::Body),
+    MpNet(mpnet::Body),
+    XlNet(xlnet::Body),
 }
 
 impl Encoder {
@@ -94,7 +100,8 @@ impl Encoder {
     /// If a variable of `vb` has another shape.
     pub fn new(config: &EncoderConfig, vb: VarBuilder) -> Result<Self> {
         let body = match config.family {
-            Family::MpNet | Family::XlNet => bail!("unsupported model_type `{}`", config.family.model_type()),
+            Family::MpNet => Body::MpNet(mpnet::Body::new(config, &vb)?),
+            Family::XlNet => Body::XlNet(xlnet::Body::new(config, &vb)?),
             _ => Body::Bert(bert::Body::new(config, &vb)?),
         };
         Ok(Self { config: config.clone(), body, compute: None })
@@ -137,6 +144,8 @@ impl Encoder {
         let request = Request { mode, wanted, compute: self.compute };
         match &self.body {
             Body::Bert(body) => body.encode(sequence, &request),
+            Body::MpNet(body) => body.encode(sequence, &request),
+            Body::XlNet(body) => body.encode(sequence, &request),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Pretrained teachers, trainable with Candle: BERT, RoBERTa and XLM-RoBERTa, DistilBERT, ALBERT, ELECTRA.
+//! Pretrained teachers, trainable with Candle: BERT, RoBERTa and XLM-RoBERTa, DistilBERT, ALBERT, ELECTRA,
+//! MPNet, XLNet.
 //!
 //! [`hub`] finds a model's files (in a folder, in the Hugging Face hub's cache, or by downloading them), [`config`] and
 //! [`checkpoint`] read them, [`encoder`] is the network, and [`heads`] puts a tagger's or a classifier's head on it.
@@ -7,7 +8,7 @@
 //! | feature               | what it adds                                                        |
 //! |-----------------------|---------------------------------------------------------------------|
 //! | `hub` (default)       | downloads of what is not in the cache (`ureq`, rustls)              |
-//! | `candle-transformers` | [`frozen`]'s wrapper of that crate's BERT                           |
+//! | `candle-transformers` | frozen teachers of that crate's encoders: DeBERTa, ModernBERT ([`frozen`]) |
 //! | `cuda`, `cudnn`, `mkl`, `accelerate`, `metal` | Candle's feature of that name               |
 
 pub mod checkpoint;

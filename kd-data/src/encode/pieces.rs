@@ -2,58 +2,77 @@
 
 use std::path::{Path, PathBuf};
 
-use tokenizers::Tokenizer;
+use tokenizers::models::ModelWrapper;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::{Model, Tokenizer};
 
+use super::frame::Frame;
+use super::vocabulary_files::tokenizer_json;
 use crate::digest;
 use crate::error::{Error, Result, count};
 
-/// A tokenizer with word pieces or the like, read from a `tokenizer.json`.
+/// A tokenizer with word pieces or the like, read from a `tokenizer.json` or from vocabulary files.
 ///
 /// The file's truncation and padding are switched off (some published files cut at 128 pieces, silently). Text that looks
-/// like a special token, `[SEP]` for example, stays text.
+/// like a special token, `[SEP]` for example, stays text. Which special tokens stand around texts, and which segments the
+/// tokens have, is read from the file's post-processor: `[CLS] a [SEP] b [SEP]` in BERT, `<s> a </s></s> b </s>` in RoBERTa
+/// and MPNet, `a <sep> b <sep> <cls>` in XLNet. A file without one is framed as BERT's or RoBERTa's by the names of its
+/// tokens, if they tell.
+///
+/// # Words
+/// [`WordPieces::word`] tokenises a word by itself, as transformers does with `is_split_into_words=True`. A tokenizer that
+/// marks the beginning of a word marks it: SentencePiece's `▁` by the file's own rule, and in a byte-level BPE, whose mark is
+/// the blank before a word, every word gets that blank, the first of a sentence too, whatever the file's
+/// `add_prefix_space` says (transformers refuses split words unless RoBERTa's tokenizer is made with `add_prefix_space=True`).
 #[derive(Debug)]
 pub struct WordPieces {
     tokenizer: Tokenizer,
     path: PathBuf,
     digest: String,
-    start: u32,
-    end: u32,
+    frame: Frame,
     unknown: u32,
-    /// `</s></s>` between the texts of a pair and one segment for both, as RoBERTa has it.
-    double_end: bool,
+    /// A byte-level BPE: a word begins with a blank.
+    blank_before_words: bool,
     largest_id: u32,
 }
 
 /// A sentence in word pieces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PieceSentence {
-    /// Ids, with the start and the end token.
+    /// Ids, with special tokens.
     pub ids: Vec<u32>,
+    /// The segment of every id: all 0, but 2 for XLNet's `<cls>`.
+    pub segments: Vec<u32>,
     /// For every word, the position of its first piece in `ids`.
     pub first: Vec<usize>,
-    /// For every piece the word it is of; none for the start and the end token.
+    /// For every piece the word it is of; none for special tokens.
     pub word_of_piece: Vec<Option<usize>>,
 }
 
 /// A text, or a pair of texts in one sequence, in word pieces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PieceText {
-    /// Ids, with start and end tokens.
+    /// Ids, with special tokens.
     pub ids: Vec<u32>,
-    /// 1 for the pieces of the second text and its end token, 0 for the others, as BERT has it.
+    /// The segment of every id. BERT: 1 for the pieces of the second text and its `[SEP]`, 0 for the others; RoBERTa: all 0;
+    /// XLNet: as BERT, and 2 for `<cls>`.
     pub segments: Vec<u32>,
     /// Number of pieces left out because the sequence would have been too long.
     pub cut: usize,
 }
 
 impl WordPieces {
-    /// Reads a `tokenizer.json`.
+    /// Reads a tokenizer, by the name of its file: `vocab.txt` (BERT's word pieces), `vocab.json` and `merges.txt` beside it
+    /// (RoBERTa's BPE), or else a `tokenizer.json`.
+    ///
+    /// The first two obey a `tokenizer_config.json` beside them: `do_lower_case`, `strip_accents`, `tokenize_chinese_chars`,
+    /// `add_prefix_space`, `tokenizer_class`, and the names of the special tokens.
     ///
     /// # Errors
-    /// If the file cannot be read, is no tokenizer, or lacks `[CLS]`, `[SEP]` and `[UNK]` (or `<s>`, `</s>` and `<unk>`).
+    /// If a file cannot be read, is no tokenizer, or tells no frame; and for a SentencePiece `.model`, with what to do.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Self::from_bytes(&std::fs::read(path).map_err(Error::io(path))?, path)
+        Self::from_bytes(&tokenizer_json(path)?, path)
     }
 
     /// A tokenizer from the bytes of a `tokenizer.json`; `path` is what errors call it.
@@ -67,19 +86,16 @@ impl WordPieces {
         tokenizer.with_truncation(None).map_err(wrong)?;
         tokenizer.with_padding(None);
         tokenizer.set_encode_special_tokens(true);
-        let special = |names: [&str; 2]| {
-            let found = names.into_iter().find_map(|name| tokenizer.token_to_id(name));
-            found.ok_or_else(|| Error::file(path, format!("a token `{}` or `{}`", names[0], names[1]), "neither"))
-        };
-        let (start, end) = (special(["[CLS]", "<s>"])?, special(["[SEP]", "</s>"])?);
-        let unknown = special(["[UNK]", "<unk>"])?;
-        let double_end = tokenizer.token_to_id("[SEP]").is_none();
-        let largest_id = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+        let frame = Frame::of(&tokenizer, path)?;
+        let unknown = unknown(&tokenizer)
+            .ok_or_else(|| Error::file(path, "a token `[UNK]` or `<unk>` for what the vocabulary lacks", "neither"))?;
+        let blank_before_words = tokenizer.get_pre_tokenizer().is_some_and(is_byte_level);
+        let largest_id = tokenizer.get_vocab(true).into_values().max().unwrap_or(0).max(frame.largest_id());
         let digest = digest::of_bytes(bytes);
-        Ok(Self { tokenizer, path: path.to_path_buf(), digest, start, end, unknown, double_end, largest_id })
+        Ok(Self { tokenizer, path: path.to_path_buf(), digest, frame, unknown, blank_before_words, largest_id })
     }
 
-    /// SHA-256 of the tokenizer's file, for the key of stored outputs.
+    /// SHA-256 of the `tokenizer.json`, or of what vocabulary files come to as one, for the key of stored outputs.
     pub fn digest(&self) -> &str {
         &self.digest
     }
@@ -97,16 +113,25 @@ impl WordPieces {
         Err(Error::file(&self.path, expected, found))
     }
 
+    /// The number of special tokens around one text.
+    pub fn special_tokens(&self) -> usize {
+        self.frame.single.added()
+    }
+
     /// The pieces of one word by itself, at least one: a word without any (control characters, for example) is unknown.
     ///
     /// # Errors
     /// If the tokenizer fails.
     pub fn word(&self, word: &str) -> Result<Vec<u32>> {
-        let ids = self.ids(word)?;
+        let ids = if self.blank_before_words && !word.starts_with(' ') {
+            self.ids(&format!(" {word}"))?
+        } else {
+            self.ids(word)?
+        };
         Ok(if ids.is_empty() { vec![self.unknown] } else { ids })
     }
 
-    /// A sentence of words between the start and the end token, each word tokenised by itself. Of any length.
+    /// A sentence of words with special tokens, each word tokenised by itself. Of any length.
     ///
     /// # Errors
     /// If the tokenizer fails.
@@ -115,64 +140,60 @@ impl WordPieces {
         Ok(self.frame(pieces.iter().map(Vec::as_slice)))
     }
 
-    /// A text between the start and the end token, at most `max_len` pieces; the pieces cut off its end are counted.
+    /// A text with special tokens, at most `max_len` pieces with them; the pieces cut off its end are counted.
     ///
     /// # Errors
-    /// If the tokenizer fails, or if `max_len` is below 3.
+    /// If the tokenizer fails, or if `max_len` leaves no room for a piece (below 3 in BERT).
     pub fn encode_text(&self, text: &str, max_len: usize) -> Result<PieceText> {
-        check_length(max_len, 3)?;
+        let template = &self.frame.single;
+        check_length(max_len, template.added() + 1)?;
         let mut ids = self.ids(text)?;
-        let cut = ids.len().saturating_sub(max_len - 2);
-        ids.truncate(max_len - 2);
-        ids.insert(0, self.start);
-        ids.push(self.end);
-        Ok(PieceText { segments: vec![0; ids.len()], ids, cut })
+        let room = max_len - template.added();
+        let cut = ids.len().saturating_sub(room);
+        ids.truncate(room);
+        let framed = template.put_around(&ids, &[]);
+        Ok(PieceText { ids: framed.ids, segments: framed.segments, cut })
     }
 
-    /// Two texts in one sequence of at most `max_len` pieces; pieces are cut off the end of the longer text and counted.
+    /// Two texts in one sequence of at most `max_len` pieces, special tokens included; the pieces cut off are counted.
     ///
-    /// BERT's `[CLS] a [SEP] b [SEP]` with segments, or RoBERTa's `<s> a </s></s> b </s>` with one segment, by the
-    /// names of the tokens.
+    /// Pieces are cut off the end of the longer text, of both when they are equally long, and the text that was the longer
+    /// one keeps the odd piece: the `longest_first` of transformers.
     ///
     /// # Errors
-    /// If the tokenizer fails, or if `max_len` is below 6.
+    /// If the tokenizer fails or has no frame for pairs, or if `max_len` is below 6.
     pub fn encode_pair(&self, first: &str, second: &str, max_len: usize) -> Result<PieceText> {
-        check_length(max_len, 6)?;
+        let template = &self.frame.pair;
+        if template.added() == 0 {
+            return Err(Error::file(&self.path, "special tokens around a pair of texts in the post-processor", "none"));
+        }
+        check_length(max_len, (template.added() + 2).max(6))?;
         let (mut a, mut b) = (self.ids(first)?, self.ids(second)?);
-        let room = max_len - if self.double_end { 4 } else { 3 };
+        let room = max_len - template.added();
         let cut = (a.len() + b.len()).saturating_sub(room);
-        for _ in 0..cut {
-            if a.len() > b.len() {
-                a.pop()
-            } else {
-                b.pop()
-            };
+        if cut > 0 {
+            let (shorter, longer) = longest_first(a.len().min(b.len()), room);
+            let (to_a, to_b) = if a.len() > b.len() { (longer, shorter) } else { (shorter, longer) };
+            a.truncate(to_a);
+            b.truncate(to_b);
         }
-        let mut ids = vec![self.start];
-        ids.extend(a);
-        ids.push(self.end);
-        let border = ids.len();
-        if self.double_end {
-            ids.push(self.end);
-        }
-        ids.extend(b);
-        ids.push(self.end);
-        let second = u32::from(!self.double_end);
-        let segments = (0..ids.len()).map(|position| if position < border { 0 } else { second }).collect();
-        Ok(PieceText { ids, segments, cut })
+        let framed = template.put_around(&a, &b);
+        Ok(PieceText { ids: framed.ids, segments: framed.segments, cut })
     }
 
-    /// Start token, the pieces of the words, end token.
+    /// The pieces of the words with special tokens.
     pub(super) fn frame<'a>(&self, words: impl IntoIterator<Item = &'a [u32]>) -> PieceSentence {
-        let mut sentence = PieceSentence { ids: vec![self.start], first: Vec::new(), word_of_piece: vec![None] };
-        for (word, pieces) in words.into_iter().enumerate() {
-            sentence.first.push(sentence.ids.len());
-            sentence.ids.extend_from_slice(pieces);
-            sentence.word_of_piece.resize(sentence.ids.len(), Some(word));
+        let template = &self.frame.single;
+        let before = template.added_before();
+        let (mut pieces, mut first, mut word_of_piece) = (Vec::new(), Vec::new(), vec![None; before]);
+        for (word, ids) in words.into_iter().enumerate() {
+            first.push(before + pieces.len());
+            pieces.extend_from_slice(ids);
+            word_of_piece.resize(before + pieces.len(), Some(word));
         }
-        sentence.ids.push(self.end);
-        sentence.word_of_piece.push(None);
-        sentence
+        let framed = template.put_around(&pieces, &[]);
+        word_of_piece.resize(framed.ids.len(), None);
+        PieceSentence { ids: framed.ids, segments: framed.segments, first, word_of_piece }
     }
 
     fn ids(&self, text: &str) -> Result<Vec<u32>> {
@@ -180,6 +201,30 @@ impl WordPieces {
             Ok(encoding) => Ok(encoding.get_ids().to_vec()),
             Err(cause) => Err(Error::file(&self.path, format!("pieces of {text:?}"), cause.to_string())),
         }
+    }
+}
+
+/// What is left of two texts of together more than `room` pieces: of the shorter and of the longer one.
+fn longest_first(shorter: usize, room: usize) -> (usize, usize) {
+    if 2 * shorter <= room { (shorter, room - shorter) } else { (room / 2, room - room / 2) }
+}
+
+/// The id of what the vocabulary lacks.
+fn unknown(tokenizer: &Tokenizer) -> Option<u32> {
+    let named = match tokenizer.get_model() {
+        ModelWrapper::WordPiece(model) => model.token_to_id(&model.unk_token),
+        ModelWrapper::WordLevel(model) => model.token_to_id(&model.unk_token),
+        ModelWrapper::BPE(model) => model.unk_token.as_deref().and_then(|name| model.token_to_id(name)),
+        ModelWrapper::Unigram(_) => None,
+    };
+    named.or_else(|| tokenizer.token_to_id("<unk>")).or_else(|| tokenizer.token_to_id("[UNK]"))
+}
+
+fn is_byte_level(pre_tokenizer: &PreTokenizerWrapper) -> bool {
+    match pre_tokenizer {
+        PreTokenizerWrapper::ByteLevel(_) => true,
+        PreTokenizerWrapper::Sequence(parts) => parts.as_ref().iter().any(is_byte_level),
+        _ => false,
     }
 }
 

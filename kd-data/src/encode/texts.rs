@@ -1,10 +1,10 @@
 //! Texts and pairs of texts for a pretrained encoder.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Result};
 use kd_core::batch::{Rows, Sequence, Tokens, pad};
 
 use super::pieces::{PieceText, WordPieces};
-use super::{Encode, pick};
+use super::{Encode, pad_segments, pick};
 
 /// Texts, or pairs of texts in one sequence each, in word pieces; one row per example.
 ///
@@ -12,17 +12,18 @@ use super::{Encode, pick};
 #[derive(Debug)]
 pub struct EncodedTexts {
     texts: Vec<PieceText>,
-    pairs: bool,
+    /// Whether batches have segments.
+    segments: bool,
     lengths: Vec<usize>,
     rows: Vec<usize>,
     device: Device,
 }
 
 impl EncodedTexts {
-    /// Encodes texts of at most `max_len` pieces, the start and the end token included.
+    /// Encodes texts of at most `max_len` pieces, special tokens included.
     ///
     /// # Errors
-    /// If the tokenizer fails, or if `max_len` is below 3.
+    /// If the tokenizer fails, or if `max_len` leaves no room for a piece (below 3 in BERT).
     pub fn new(
         pieces: &WordPieces,
         texts: impl IntoIterator<Item: AsRef<str>>,
@@ -50,7 +51,9 @@ impl EncodedTexts {
     fn of(texts: crate::Result<Vec<PieceText>>, pairs: bool, device: &Device) -> crate::Result<Self> {
         let texts = texts?;
         let lengths = texts.iter().map(|text| text.ids.len()).collect();
-        Ok(Self { rows: vec![1; texts.len()], texts, pairs, lengths, device: device.clone() })
+        // XLNet's `<cls>` has a segment of its own in single texts too.
+        let segments = pairs || texts.iter().any(|text| text.segments.iter().any(|&segment| segment != 0));
+        Ok(Self { rows: vec![1; texts.len()], texts, segments, lengths, device: device.clone() })
     }
 
     /// The examples that were too long, with the number of pieces left out.
@@ -64,14 +67,8 @@ impl Encode for EncodedTexts {
         let texts = pick(&self.texts, examples)?;
         let ids: Vec<Vec<u32>> = texts.iter().map(|text| text.ids.clone()).collect();
         let mut first: Sequence = pad(&ids, &self.device)?;
-        if self.pairs {
-            let len = first.ids.dim(1)?;
-            let mut segments = Vec::with_capacity(texts.len() * len);
-            for text in &texts {
-                segments.extend_from_slice(&text.segments);
-                segments.resize(segments.len() + len - text.segments.len(), 0);
-            }
-            first.segments = Some(Tensor::from_vec(segments, (texts.len(), len), &self.device)?);
+        if self.segments {
+            first.segments = Some(pad_segments(texts.iter().map(|text| text.segments.as_slice()), &first.ids)?);
         }
         Ok(Tokens { first, second: None, rows: Rows::Examples })
     }

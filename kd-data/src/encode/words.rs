@@ -6,13 +6,13 @@ use candle_core::{Device, Result, Tensor};
 use kd_core::batch::{Rows, Tokens, pad};
 
 use super::pieces::{WordPieces, check_length};
-use super::{Encode, pick};
+use super::{Encode, pad_segments, pick};
 use crate::error::Error;
 
 /// Sentences in word pieces; the row of a word is its first piece.
 ///
 /// A sentence of more than `max_len` pieces becomes several sequences of the batch: it is cut at the borders of words into
-/// windows that do not overlap, each as long as possible and with a start and an end token of its own. Every word has its
+/// windows that do not overlap, each as long as possible and with special tokens of its own. Every word has its
 /// row, in order, but the words of one window do not see those of another. A single word that does not fit
 /// into a window keeps its first pieces; [`EncodedWords::shortened`] lists such words.
 #[derive(Debug)]
@@ -28,23 +28,24 @@ pub struct EncodedWords {
 #[derive(Debug)]
 struct Window {
     ids: Vec<u32>,
+    segments: Vec<u32>,
     first: Vec<usize>,
 }
 
 impl EncodedWords {
-    /// Encodes `sentences` in windows of at most `max_len` pieces, the start and the end token included: at most the number
-    /// of the model's positions.
+    /// Encodes `sentences` in windows of at most `max_len` pieces, special tokens included: at most the number of the
+    /// model's positions.
     ///
     /// # Errors
-    /// If the tokenizer fails, if a sentence has no words, or if `max_len` is below 3.
+    /// If the tokenizer fails, if a sentence has no words, or if `max_len` leaves no room for a piece (below 3 in BERT).
     pub fn new(
         pieces: &WordPieces,
         sentences: impl IntoIterator<Item: AsRef<[String]>>,
         max_len: usize,
         device: &Device,
     ) -> crate::Result<Self> {
-        check_length(max_len, 3)?;
-        let room = max_len - 2;
+        check_length(max_len, pieces.special_tokens() + 1)?;
+        let room = max_len - pieces.special_tokens();
         let mut encoded =
             Self { sentences: vec![], lengths: vec![], rows: vec![], shortened: vec![], device: device.clone() };
         let mut known: HashMap<String, Vec<u32>> = HashMap::new(); // a word has the same pieces everywhere
@@ -76,7 +77,7 @@ impl EncodedWords {
             let windows: Vec<Window> = windows
                 .into_iter()
                 .map(|words| pieces.frame(words))
-                .map(|sentence| Window { ids: sentence.ids, first: sentence.first })
+                .map(|sentence| Window { ids: sentence.ids, segments: sentence.segments, first: sentence.first })
                 .collect();
             encoded.lengths.push(windows.iter().map(|window| window.ids.len()).sum());
             encoded.rows.push(words.len());
@@ -107,7 +108,11 @@ impl Encode for EncodedWords {
             index: Tensor::from_vec(index, n, &self.device)?,
             per_example: examples.iter().map(|&example| self.rows[example]).collect(),
         };
-        Ok(Tokens { first: pad(&ids, &self.device)?, second: None, rows })
+        let mut first = pad(&ids, &self.device)?;
+        if windows.iter().any(|window| window.segments.iter().any(|&segment| segment != 0)) {
+            first.segments = Some(pad_segments(windows.iter().map(|window| window.segments.as_slice()), &first.ids)?);
+        }
+        Ok(Tokens { first, second: None, rows })
     }
 
     fn lengths(&self) -> &[usize] {

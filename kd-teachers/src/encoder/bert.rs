@@ -95,7 +95,7 @@ fn attention_probs(hidden: &Tensor, mask: &Tensor, layer: &EncoderLayer) -> Resu
 }
 
 impl Embeddings {
-    fn new(config: &EncoderConfig, vb: &VarBuilder) -> Result<Self> {
+    pub(super) fn new(config: &EncoderConfig, vb: &VarBuilder) -> Result<Self> {
         let (tables, width) = (vb.pp("embeddings"), config.embedding_width());
         let table = |rows: usize, name: &str| tables.pp(name).get_with_hints((rows, width), "weight", init(config));
         let projection = match names::projection(config.family) {
@@ -145,7 +145,7 @@ impl Embeddings {
 }
 
 /// The variables of a layer, below `vb`.
-fn layer(config: &EncoderConfig, vb: &VarBuilder) -> Result<EncoderLayer> {
+pub(super) fn layer(config: &EncoderConfig, vb: &VarBuilder) -> Result<EncoderLayer> {
     let (names, hidden, intermediate) = (names::layer(config.family), config.hidden, config.intermediate);
     let affine = |name: &str, weight: (&[usize], Init), bias: usize| -> Result<Affine> {
         let vb = vb.pp(name);

@@ -1,4 +1,4 @@
-//! What transformers calls the variables of the encoders that are shaped as BERT.
+//! What transformers calls the variables of the encoders that are shaped as BERT, and of MPNet.
 
 use crate::config::Family;
 
@@ -37,6 +37,15 @@ const DISTILBERT: LayerNames = LayerNames {
     norm: "output_layer_norm",
 };
 
+const MPNET: LayerNames = LayerNames {
+    query: "attention.attn.q",
+    key: "attention.attn.k",
+    value: "attention.attn.v",
+    output: "attention.attn.o",
+    attention_norm: "attention.LayerNorm",
+    ..BERT
+};
+
 /// Of the only layer of a group.
 const ALBERT: LayerNames = LayerNames {
     query: "albert_layers.0.attention.query",
@@ -54,6 +63,7 @@ pub(super) fn layer(family: Family) -> LayerNames {
     match family {
         Family::DistilBert => DISTILBERT,
         Family::Albert => ALBERT,
+        Family::MpNet => MPNET,
         _ => BERT,
     }
 }

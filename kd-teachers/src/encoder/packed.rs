@@ -9,23 +9,38 @@ use kd_core::ops::layer_norm::layer_norm_residual;
 use kd_core::ops::packed::{PackedLinear, Precision, forward_all};
 use kd_core::ops::{attention, attention_probs};
 
-use super::bert::Embeddings;
-use super::{Body, Encode, Encoded, Encoder, Wanted};
+use super::bert::{self, Embeddings};
+use super::map::copy_affine;
+use super::{Body, Encode, Encoded, Encoder, Request, Wanted, mpnet, xlnet};
 use crate::config::EncoderConfig;
 
 /// An [`Encoder`] for inference, made by [`Encoder::pack`]: the same hidden states within the precision's rounding, without
 /// dropout and without gradients.
 ///
-/// Embeddings, attention and normalisation stay in f32; the linear layers are [`PackedLinear`]s.
+/// Embeddings, attention, normalisation and XLNet's map of distances stay in f32; the other linear layers are
+/// [`PackedLinear`]s.
 #[derive(Debug, Clone)]
 pub struct PackedEncoder {
     config: EncoderConfig,
+    body: PackedBody,
+    precision: Precision,
+}
+
+#[derive(Debug, Clone)]
+enum PackedBody {
+    Bert(Stack),
+    MpNet(mpnet::Body),
+    XlNet(xlnet::Body),
+}
+
+/// What is shaped as BERT.
+#[derive(Debug, Clone)]
+struct Stack {
     embeddings: Embeddings,
     /// Those that have weights of their own.
     layers: Vec<Layer>,
     /// How many times in a row each of them is used.
     repeats: usize,
-    precision: Precision,
 }
 
 #[derive(Debug, Clone)]
@@ -49,43 +64,68 @@ impl Encoder {
     /// A checkpoint in int8 ([`crate::int8`]) packed in int8 keeps the multiples that it was stored with.
     ///
     /// # Errors
-    /// If a variable is not f32, or not finite in int8; and of a family that is not shaped as BERT.
+    /// If a variable is not f32, or not finite in int8.
     pub fn pack(&self, precision: Precision) -> Result<PackedEncoder> {
+        let body = match &self.body {
+            Body::Bert(body) => PackedBody::Bert(Stack::of(body, precision)?),
+            Body::MpNet(body) => PackedBody::MpNet(body.pack(precision)?),
+            Body::XlNet(body) => PackedBody::XlNet(body.pack(precision)?),
+        };
+        Ok(PackedEncoder { config: self.config.clone(), body, precision })
+    }
+}
+
+impl Stack {
+    fn of(body: &bert::Body, precision: Precision) -> Result<Self> {
         let pack = |map: &Affine| PackedLinear::new(&map.weight, Some(&map.bias), precision);
-        let norm =
-            |norm: &Affine| -> Result<Affine> { Ok(Affine { weight: copy(&norm.weight)?, bias: copy(&norm.bias)? }) };
         let layer = |layer: &EncoderLayer| -> Result<Layer> {
             Ok(Layer {
                 query: pack(&layer.query)?,
                 key: pack(&layer.key)?,
                 value: pack(&layer.value)?,
                 output: pack(&layer.output)?,
-                attention_norm: norm(&layer.attention_norm)?,
+                attention_norm: copy_affine(&layer.attention_norm)?,
                 inner: pack(&layer.inner)?.with_activation(layer.activation.into()),
                 outer: pack(&layer.outer)?,
-                norm: norm(&layer.norm)?,
+                norm: copy_affine(&layer.norm)?,
                 heads: layer.heads,
                 eps: layer.eps,
             })
         };
-        let Body::Bert(body) = &self.body;
-        let embeddings = Embeddings {
-            words: copy(&body.embeddings.words)?,
-            positions: copy(&body.embeddings.positions)?,
-            segments: body.embeddings.segments.as_ref().map(copy).transpose()?,
-            norm: {
-                let norm = &body.embeddings.norm;
-                LayerNorm::from_tensors(copy(norm.weight())?, copy(norm.bias())?, norm.eps())
-            },
-            projection: body.embeddings.projection.as_ref().map(copy_linear).transpose()?,
-            ..body.embeddings
-        };
-        Ok(PackedEncoder {
-            config: self.config.clone(),
-            embeddings,
+        Ok(Self {
+            embeddings: body.embeddings.copy()?,
             layers: body.layers.iter().map(layer).collect::<Result<_>>()?,
             repeats: body.repeats,
-            precision,
+        })
+    }
+
+    fn encode(&self, sequence: &Sequence, wanted: Wanted) -> Result<Encoded> {
+        let embedded = self.embeddings.forward(sequence, Mode::Eval)?;
+        let mut encoded = Encoded { last: embedded, hidden: Vec::new(), attention: Vec::new() };
+        if wanted.hidden {
+            encoded.hidden.push(encoded.last.clone());
+        }
+        for layer in self.layers.iter().flat_map(|layer| std::iter::repeat_n(layer, self.repeats)) {
+            let attention = wanted.attention.then_some(&mut encoded.attention);
+            encoded.last = layer.forward(&encoded.last, &sequence.mask, attention)?;
+            if wanted.hidden {
+                encoded.hidden.push(encoded.last.clone());
+            }
+        }
+        Ok(encoded)
+    }
+}
+
+impl Embeddings {
+    /// The same without variables.
+    pub(super) fn copy(&self) -> Result<Self> {
+        Ok(Self {
+            words: copy(&self.words)?,
+            positions: copy(&self.positions)?,
+            segments: self.segments.as_ref().map(copy).transpose()?,
+            norm: LayerNorm::from_tensors(copy(self.norm.weight())?, copy(self.norm.bias())?, self.norm.eps()),
+            projection: self.projection.as_ref().map(copy_linear).transpose()?,
+            ..*self
         })
     }
 }
@@ -135,19 +175,12 @@ impl PackedEncoder {
         if mode != Mode::Eval {
             bail!("a packed encoder has no variables: train the encoder and pack it afterwards");
         }
-        let embedded = self.embeddings.forward(sequence, mode)?;
-        let mut encoded = Encoded { last: embedded, hidden: Vec::new(), attention: Vec::new() };
-        if wanted.hidden {
-            encoded.hidden.push(encoded.last.clone());
+        let request = Request { mode, wanted, compute: None };
+        match &self.body {
+            PackedBody::Bert(stack) => stack.encode(sequence, wanted),
+            PackedBody::MpNet(body) => body.encode(sequence, &request),
+            PackedBody::XlNet(body) => body.encode(sequence, &request),
         }
-        for layer in self.layers.iter().flat_map(|layer| std::iter::repeat_n(layer, self.repeats)) {
-            let attention = wanted.attention.then_some(&mut encoded.attention);
-            encoded.last = layer.forward(&encoded.last, &sequence.mask, attention)?;
-            if wanted.hidden {
-                encoded.hidden.push(encoded.last.clone());
-            }
-        }
-        Ok(encoded)
     }
 }
 

@@ -103,7 +103,7 @@ impl SequenceClassifier {
         })
     }
 
-    /// Writes config.json, model.safetensors (f32) and tokenizer.json into `folder`, which appears whole or not at all.
+    /// Writes config.json, model.safetensors (f32) and the tokenizer's files into `folder`, which appears whole or not at all.
     /// With [`Pooling::Family`] it is what transformers' `AutoModelForSequenceClassification` reads.
     ///
     /// # Errors

@@ -61,7 +61,7 @@ impl TokenTagger {
         })
     }
 
-    /// Writes config.json, model.safetensors (f32) and tokenizer.json into `folder`, which appears whole or not at all.
+    /// Writes config.json, model.safetensors (f32) and the tokenizer's files into `folder`, which appears whole or not at all.
     ///
     /// # Errors
     /// If a file cannot be read or written.
