@@ -52,7 +52,7 @@ fn compare(path: &Path) -> Outcome<f32> {
     let config = EncoderConfig::read(&files.config)?;
     let variables = Variables::new(0, DType::F32, &Device::Cpu);
     let encoder = Encoder::new(&config, variables.builder())?;
-    Checkpoint::read(&files.weights, config.family)?.load_into(&variables.named(), Part::Encoder, 0..0)?;
+    Checkpoint::of(&files, config.family)?.load_into(&variables.named(), Part::Encoder, 0..0)?;
     let ids: Vec<Vec<u32>> = serde_json::from_value(document["ids"].clone())?;
     let segments: Vec<Vec<u32>> = serde_json::from_value(document["segments"].clone())?;
     let uses_segments = document["uses_segments"].as_bool().unwrap_or(false);

@@ -11,7 +11,7 @@ use crate::checkpoint::{Checkpoint, Part, encode, is_head};
 use crate::config::{EncoderConfig, Family};
 use crate::error::{Error, Result};
 use crate::heads::{HeadOptions, Pooling};
-use crate::hub::ModelFiles;
+use crate::hub::{ModelFiles, tokenizer_files};
 use crate::save::write_folder;
 
 /// The key of config.json that says how a [`crate::heads::SequenceClassifier`] pools; transformers ignores it.
@@ -154,31 +154,25 @@ pub(crate) fn save(
     let prefixed = |name: String| if is_head(&name) { name } else { format!("{prefix}.{name}") };
     let tensors: BTreeMap<String, Tensor> =
         variables.tensors().into_iter().map(|(name, tensor)| (prefixed(name), tensor)).collect();
-    let mut files = tokenizer_files(tokenizer)?;
-    files.push(("config.json", format!("{config_json:#}\n").into_bytes()));
-    files.push(("model.safetensors", encode(&tensors, &folder.join("model.safetensors"))?));
+    let mut files = vec![
+        ("config.json", format!("{config_json:#}\n").into_bytes()),
+        ("model.safetensors", encode(&tensors, &folder.join("model.safetensors"))?),
+    ];
+    let of_tokenizer = tokenizer_files(tokenizer);
+    for path in &of_tokenizer {
+        let bytes = std::fs::read(path).map_err(|source| Error::io(path, &source))?;
+        files.push((name_in_folder(path, path == tokenizer), bytes));
+    }
     write_folder(folder, &files)
 }
 
-/// A tokenizer's file under the name that it is looked for by: a vocabulary with what stands beside it, all else as
-/// `tokenizer.json`.
-fn tokenizer_files(tokenizer: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    let read = |path: &Path| std::fs::read(path).map_err(|source| Error::io(path, &source));
-    let names: &[&'static str] = match tokenizer.file_name().and_then(|name| name.to_str()) {
-        Some("vocab.txt") => &["vocab.txt"],
-        Some("vocab.json" | "merges.txt") => &["vocab.json", "merges.txt"],
-        _ => return Ok(vec![("tokenizer.json", read(tokenizer)?)]),
-    };
-    let mut files = names
-        .iter()
-        .map(|&name| Ok((name, read(&tokenizer.with_file_name(name))?)))
-        .collect::<Result<Vec<(&'static str, Vec<u8>)>>>()?;
-    // Its options, which change what the vocabulary means.
-    let options = "tokenizer_config.json";
-    if tokenizer.with_file_name(options).is_file() {
-        files.push((options, read(&tokenizer.with_file_name(options))?));
+/// The name that a file of a tokenizer is looked for by: the tokenizer itself is a vocabulary, or a `tokenizer.json` whatever
+/// it was called.
+fn name_in_folder(path: &Path, is_tokenizer: bool) -> &str {
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some(name) if !is_tokenizer || ["vocab.txt", "vocab.json"].contains(&name) => name,
+        _ => "tokenizer.json",
     }
-    Ok(files)
 }
 
 #[cfg(test)]
@@ -187,27 +181,15 @@ mod tests {
 
     #[test]
     fn a_tokenizer_keeps_the_names_of_its_files() {
-        let folder = tempfile::tempdir().unwrap();
-        let names = ["vocab.txt", "vocab.json", "merges.txt", "tokenizer.json", "other.json"];
-        for name in names {
-            std::fs::write(folder.path().join(name), name).unwrap();
-        }
-        let check = |name: &str, expected: &[(&str, &str)]| {
-            let files = tokenizer_files(&folder.path().join(name)).unwrap();
-            let files: Vec<_> =
-                files.iter().map(|(name, bytes)| (*name, std::str::from_utf8(bytes).unwrap())).collect();
-            assert_eq!(files, expected, "{name}");
+        let folder = Path::new("folder");
+        let check = |name: &str, is_tokenizer, expected: &str| {
+            assert_eq!(name_in_folder(&folder.join(name), is_tokenizer), expected, "{name}");
         };
-        check("tokenizer.json", &[("tokenizer.json", "tokenizer.json")]);
-        check("other.json", &[("tokenizer.json", "other.json")]);
-        check("vocab.txt", &[("vocab.txt", "vocab.txt")]);
-        std::fs::write(folder.path().join("tokenizer_config.json"), "options").unwrap();
-        check("vocab.txt", &[("vocab.txt", "vocab.txt"), ("tokenizer_config.json", "options")]);
-        let pairs = [("vocab.json", "vocab.json"), ("merges.txt", "merges.txt"), ("tokenizer_config.json", "options")];
-        check("vocab.json", &pairs);
-        check("merges.txt", &pairs);
-        std::fs::remove_file(folder.path().join("merges.txt")).unwrap();
-        let message = tokenizer_files(&folder.path().join("vocab.json")).unwrap_err().to_string();
-        assert!(message.contains("merges.txt: "), "{message}");
+        check("tokenizer.json", true, "tokenizer.json");
+        check("other.json", true, "tokenizer.json");
+        check("vocab.txt", true, "vocab.txt");
+        check("vocab.json", true, "vocab.json");
+        check("merges.txt", false, "merges.txt");
+        check("tokenizer_config.json", false, "tokenizer_config.json");
     }
 }

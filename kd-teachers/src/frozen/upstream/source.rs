@@ -41,6 +41,11 @@ impl Source {
             );
             return Err(Error::config(path, message));
         };
+        if files.pickle {
+            let files = files.weights.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+            let message = "a frozen model is read from safetensors files, and these are pickled".to_string();
+            return Err(Error::Checkpoint { files, message });
+        }
         let mut tensors = HashMap::new();
         for file in &files.weights {
             let wrong = |source: candle_core::Error| Error::Checkpoint {
