@@ -41,6 +41,7 @@ mod batch;
 mod block;
 mod content;
 mod export;
+pub mod import;
 mod outputs;
 mod payload;
 mod rows;
