@@ -103,7 +103,7 @@ fn ops_of_encoders() {
     check("linear", &[&[2, 5, 3], &[4, 3], &[4]], |x, _| ops::linear(&x[0], &x[1], Some(&x[2])));
     check("linear without bias", &[&[70, 33], &[150, 33]], |x, _| ops::linear(&x[0], &x[1], None));
     check("linear, transposed input", &[&[5, 2, 3], &[4, 3]], |x, _| ops::linear(&x[0].transpose(0, 1)?, &x[1], None));
-    for activation in [Activation::Gelu, Activation::Tanh] {
+    for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Tanh] {
         check("linear_activation", &[&[2, 40, 3], &[140, 3], &[140]], |x, _| {
             ops::linear_activation(&x[0], &x[1], &x[2], activation)
         });

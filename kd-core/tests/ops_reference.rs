@@ -60,6 +60,7 @@ fn run(case: &Value, inputs: &dyn Fn(&str) -> Option<Tensor>) -> Result<Tensor> 
                 output: affine("self_attn_out_proj"),
                 attention_norm: affine("norm1"),
                 inner: affine("linear1"),
+                activation: ops::Activation::Gelu,
                 outer: affine("linear2"),
                 norm: affine("norm2"),
                 heads: 2,

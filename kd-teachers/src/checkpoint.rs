@@ -1,16 +1,17 @@
 //! Pretrained weights from safetensors files, under one name each.
 //!
-//! Published checkpoints spell one model in several ways. Here a tensor has the name that `BertModel` or
-//! `DistilBertModel` of transformers gives it, without the prefix of a model with a head:
+//! Published checkpoints spell one model in several ways. Here a tensor has the name that transformers' model without a head
+//! gives it, without the prefix that it has in a model with one:
 //!
 //! | in the file                                 | here                                |
 //! |---------------------------------------------|-------------------------------------|
-//! | `bert.X`, `distilbert.X`                    | `X`                                 |
+//! | `bert.X`, `roberta.X`, `distilbert.X`, ...  | `X`                                 |
 //! | `X.LayerNorm.gamma`, `X.LayerNorm.beta`     | `X.LayerNorm.weight`, `….bias`      |
-//! | [`NOT_USED`]: poolers and pretraining heads | nothing                             |
+//! | [`NOT_USED`]: pretraining heads             | nothing                             |
 //! | `X` I8 `(rows, columns)` with `X.scale`     | `X`, see [`crate::int8`]            |
 //!
-//! Everything else in a file must belong to a variable, and every variable must be in a file.
+//! Everything else in a file must belong to a variable, and every variable must be in a file; a [`Part`] may leave heads and
+//! poolers out.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -23,28 +24,49 @@ use crate::config::Family;
 use crate::error::{Error, Result};
 use crate::int8;
 
-/// What is left out of a checkpoint: position numbers that some versions stored, poolers and the heads of
-/// pretraining and question answering. A name that ends in a dot stands for all that begin with it.
-pub const NOT_USED: [&str; 8] = [
+/// What is left out of a checkpoint: position numbers that some versions stored, and the heads of pretraining and question
+/// answering. A name that ends in a dot stands for all that begin with it.
+pub const NOT_USED: [&str; 14] = [
     "embeddings.position_ids",
-    "pooler.",
     "cls.",
     "qa_outputs.",
-    "pre_classifier.",
+    // DistilBERT
     "vocab_transform.",
     "vocab_layer_norm.",
     "vocab_projector.",
+    // RoBERTa, MPNet
+    "lm_head.",
+    // ALBERT
+    "predictions.",
+    "sop_classifier.",
+    // ELECTRA
+    "discriminator_predictions.",
+    "generator_predictions.",
+    "generator_lm_head.",
+    // XLNet
+    "lm_loss.",
+    "mask_emb",
 ];
 
-/// What the names of a head's variables begin with.
-pub const HEAD: &str = "classifier.";
+/// What the names of heads' variables begin with.
+pub const HEADS: [&str; 4] = ["classifier.", "pre_classifier.", "sequence_summary.", "logits_proj."];
 
-/// Which variables are to be set from a checkpoint.
+/// What the names of a pooler's variables begin with. It belongs to the encoder in transformers, but only some heads use it.
+pub const POOLER: &str = "pooler.";
+
+/// Whether a variable belongs to a head, and not to the encoder or its pooler.
+pub fn is_head(name: &str) -> bool {
+    HEADS.iter().any(|head| name.starts_with(head))
+}
+
+/// Which variables are to be set from a checkpoint. A pooler in the checkpoint that the model does not have is never an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// The encoder's; the head keeps its values, and a head in the checkpoint is not used.
+    /// The encoder's; head and pooler keep their values, and those in the checkpoint are not used.
     Encoder,
-    /// All of them, the head's too.
+    /// The encoder's, and the pooler's if the checkpoint has one; the head keeps its values.
+    EncoderAndPooler,
+    /// All of them.
     Whole,
 }
 
@@ -52,6 +74,7 @@ pub enum Part {
 #[derive(Debug)]
 pub struct Checkpoint {
     files: Vec<PathBuf>,
+    family: Family,
     tensors: BTreeMap<String, Stored>,
 }
 
@@ -68,7 +91,7 @@ impl Checkpoint {
     /// If a file cannot be read, is no safetensors file, has a tensor of another dtype than F32, F16, BF16 or I8 with
     /// a scale, or if two tensors have the same name here.
     pub fn read(files: &[PathBuf], family: Family) -> Result<Self> {
-        let mut checkpoint = Self { files: files.to_vec(), tensors: BTreeMap::new() };
+        let mut checkpoint = Self { files: files.to_vec(), family, tensors: BTreeMap::new() };
         for path in files {
             let bytes = std::fs::read(path).map_err(|source| Error::io(path, &source))?;
             let wrong = |message: String| Error::Checkpoint { files: path.display().to_string(), message };
@@ -98,13 +121,18 @@ impl Checkpoint {
 
     /// Sets the variables of `part` from the tensors of their names, in each variable's dtype and on its device.
     ///
-    /// `left_out` are layers of the checkpoint that the model does not have.
+    /// `left_out` are layers of the checkpoint that the model does not have; in ALBERT, groups of layers.
     ///
     /// # Errors
     /// If a variable has no tensor, a tensor has no variable, or a shape differs; the message names all of them.
     /// No variable is changed then.
     pub fn load_into(&self, variables: &[(String, Var)], part: Part, left_out: Range<usize>) -> Result<()> {
-        let wanted = |name: &str| part == Part::Whole || !name.starts_with(HEAD);
+        let has_pooler = self.tensors.keys().any(|name| name.starts_with(POOLER));
+        let wanted = |name: &str| match part {
+            Part::Whole => true,
+            Part::EncoderAndPooler if name.starts_with(POOLER) => has_pooler,
+            _ => !is_head(name) && !name.starts_with(POOLER),
+        };
         let mut wrong = Vec::new();
         for (name, var) in variables.iter().filter(|(name, _)| wanted(name)) {
             match self.tensors.get(name) {
@@ -116,8 +144,8 @@ impl Checkpoint {
             }
         }
         for (name, stored) in self.tensors.iter().filter(|(name, _)| wanted(name)) {
-            let left_out = layer(name).is_some_and(|layer| left_out.contains(&layer));
-            if !left_out && !variables.iter().any(|(other, _)| other == name) {
+            let left_out = layer(name, self.family).is_some_and(|layer| left_out.contains(&layer));
+            if !left_out && !name.starts_with(POOLER) && !variables.iter().any(|(other, _)| other == name) {
                 let found = stored.tensor.dims();
                 wrong.push(format!("`{}`: expected no such tensor, found shape {found:?}", stored.stored_name));
             }
@@ -144,7 +172,7 @@ fn join(files: &[PathBuf]) -> String {
 
 /// The name that a tensor has here; none if it is not used.
 fn canonical(stored_name: &str, family: Family) -> Option<String> {
-    let prefix = format!("{}.", family.model_type());
+    let prefix = format!("{}.", family.prefix());
     let name = stored_name.strip_prefix(&prefix).unwrap_or(stored_name);
     if NOT_USED.iter().any(|unused| if unused.ends_with('.') { name.starts_with(unused) } else { name == *unused }) {
         return None;
@@ -158,10 +186,9 @@ fn canonical(stored_name: &str, family: Family) -> Option<String> {
     })
 }
 
-/// The number of the layer that a tensor belongs to.
-fn layer(name: &str) -> Option<usize> {
-    let rest = name.strip_prefix("encoder.layer.").or_else(|| name.strip_prefix("transformer.layer."))?;
-    rest.split('.').next()?.parse().ok()
+/// The number of the layer, or of the group of layers, that a tensor belongs to.
+fn layer(name: &str, family: Family) -> Option<usize> {
+    name.strip_prefix(family.layers())?.strip_prefix('.')?.split('.').next()?.parse().ok()
 }
 
 fn is_scale(file: &SafeTensors<'_>, name: &str) -> bool {
@@ -230,17 +257,23 @@ mod tests {
         check(Family::DistilBert, "distilbert.embeddings.LayerNorm.bias", Some("embeddings.LayerNorm.bias"));
         // Another family's prefix stays, so that the tensor fits no variable and is named.
         check(Family::Bert, "distilbert.embeddings.LayerNorm.bias", Some("distilbert.embeddings.LayerNorm.bias"));
-        for unused in ["bert.pooler.dense.weight", "embeddings.position_ids", "cls.predictions.bias"] {
+        for unused in ["embeddings.position_ids", "cls.predictions.bias"] {
             check(Family::Bert, unused, None);
         }
+        check(Family::Bert, "bert.pooler.dense.weight", Some("pooler.dense.weight"));
+        check(Family::XlmRoberta, "roberta.embeddings.LayerNorm.bias", Some("embeddings.LayerNorm.bias"));
+        check(Family::XlNet, "transformer.layer.0.ff.layer_norm.bias", Some("layer.0.ff.layer_norm.bias"));
         check(Family::DistilBert, "vocab_layer_norm.weight", None);
         check(Family::Bert, "classifier.weight", Some("classifier.weight"));
     }
 
     #[test]
     fn a_layer_is_known_by_its_number() {
-        assert_eq!(layer("encoder.layer.11.output.dense.bias"), Some(11));
-        assert_eq!(layer("transformer.layer.3.sa_layer_norm.bias"), Some(3));
-        assert_eq!(layer("embeddings.LayerNorm.bias"), None);
+        assert_eq!(layer("encoder.layer.11.output.dense.bias", Family::Roberta), Some(11));
+        assert_eq!(layer("transformer.layer.3.sa_layer_norm.bias", Family::DistilBert), Some(3));
+        let group = "encoder.albert_layer_groups.2.albert_layers.0.ffn.bias";
+        assert_eq!(layer(group, Family::Albert), Some(2));
+        assert_eq!(layer("layer.3.ff.layer_1.bias", Family::XlNet), Some(3));
+        assert_eq!(layer("embeddings.LayerNorm.bias", Family::Bert), None);
     }
 }

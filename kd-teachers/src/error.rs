@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::config::Family;
+
 /// An error of this crate; its message names the file or the setting, what was expected and what was found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,7 +25,7 @@ pub enum Error {
         message: String,
     },
     /// A model of a kind that is not implemented.
-    #[error("{}: unsupported model_type `{found}`, expected one of `bert`, `distilbert`", path.display())]
+    #[error("{}: unsupported model_type `{found}`, expected one of {}", path.display(), model_types())]
     UnsupportedModel {
         /// The config.json.
         path: PathBuf,
@@ -103,4 +105,8 @@ impl Error {
     pub(crate) fn config(path: &Path, message: impl Into<String>) -> Self {
         Self::Config { path: path.to_path_buf(), message: message.into() }
     }
+}
+
+fn model_types() -> String {
+    Family::ALL.map(|family| format!("`{}`", family.model_type())).join(", ")
 }

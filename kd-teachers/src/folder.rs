@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use kd_core::variables::Variables;
 use serde_json::{Value, json};
 
-use crate::checkpoint::{Checkpoint, HEAD, Part, encode};
+use crate::checkpoint::{Checkpoint, Part, encode, is_head};
 use crate::config::{EncoderConfig, Family};
 use crate::error::{Error, Result};
 use crate::heads::{HeadOptions, Pooling};
@@ -42,10 +42,28 @@ pub(crate) fn apply(config: &EncoderConfig, classes: &[String], options: &HeadOp
     }
     Ok(EncoderConfig {
         layers,
+        groups: groups_of(config, layers)?,
         classifier_dropout: options.head_dropout.or(config.classifier_dropout),
+        summary_dropout: match config.family {
+            Family::DistilBert | Family::XlNet => options.head_dropout.or(config.summary_dropout),
+            _ => None,
+        },
         classes: Some(classes.to_vec()),
+        problem_type: options.problem_type.or(config.problem_type),
         ..config.clone()
     })
+}
+
+/// How many groups of layers that share weights the first `layers` are.
+fn groups_of(config: &EncoderConfig, layers: usize) -> Result<usize> {
+    let per_group = config.layers / config.groups;
+    match layers {
+        _ if layers <= per_group => Ok(1),
+        _ if layers.is_multiple_of(per_group) => Ok(layers / per_group),
+        _ => Err(Error::Argument(format!(
+            "expected a multiple of {per_group} layers, which share their weights, or less than that, found {layers}"
+        ))),
+    }
 }
 
 /// A pretrained encoder under a new head.
@@ -56,12 +74,18 @@ pub(crate) fn pretrained<M>(
     options: &HeadOptions,
     new: impl FnOnce(&EncoderConfig, &Variables) -> Result<M>,
 ) -> Result<(M, Variables)> {
-    let config = EncoderConfig::read(&files.config)?;
+    // What the outputs of an old head meant says nothing of a new one.
+    let config = EncoderConfig { problem_type: None, ..EncoderConfig::read(&files.config)? };
     let variables = Variables::new(seed, DType::F32, device);
     let model = new(&config, &variables)?;
     let checkpoint = Checkpoint::read(&files.weights, config.family)?;
-    let left_out = options.layers.unwrap_or(config.layers)..config.layers;
-    checkpoint.load_into(&variables.named(), Part::Encoder, left_out)?;
+    let layers = options.layers.unwrap_or(config.layers);
+    let left_out = match config.family {
+        Family::Albert => groups_of(&config, layers)?..config.groups,
+        _ => layers..config.layers,
+    };
+    let part = if options.new_pooler { Part::Encoder } else { Part::EncoderAndPooler };
+    checkpoint.load_into(&variables.named(), part, left_out)?;
     Ok((model, variables))
 }
 
@@ -74,12 +98,8 @@ pub(crate) fn fine_tuned<M>(
     let path = &files.config;
     let config = EncoderConfig::read(path)?;
     let kind = kind(path)?;
-    let classes = config.classes.clone().ok_or_else(|| {
-        Error::config(
-            path,
-            "expected `id2label`, the names of the head's classes, found none: is the model fine-tuned?",
-        )
-    })?;
+    // Two classes without names are what transformers makes of a config.json that says nothing of classes.
+    let classes = config.classes.clone().unwrap_or_else(|| EncoderConfig::default_classes(2));
     let variables = Variables::new(0, DType::F32, device);
     let model = new(kind, &config, &classes, &variables)?;
     Checkpoint::read(&files.weights, config.family)?.load_into(&variables.named(), Part::Whole, 0..0)?;
@@ -91,19 +111,25 @@ fn kind(path: &Path) -> Result<Kind> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, &source))?;
     let value: Value = serde_json::from_str(&text).map_err(|source| Error::config(path, source.to_string()))?;
     if let Some(pooling) = value.get(POOLING) {
-        let known = Pooling::ALL.into_iter().find(|known| pooling.as_str() == Some(known.name()));
+        let known = Pooling::NAMED.into_iter().find(|(_, name)| pooling.as_str() == Some(name));
         let expected = || Error::config(path, format!("`{POOLING}`: expected \"cls\" or \"mean\", found {pooling}"));
-        return Ok(Kind::Classifier(known.ok_or_else(expected)?));
+        return Ok(Kind::Classifier(known.ok_or_else(expected)?.0));
     }
     let architecture = value.pointer("/architectures/0").and_then(Value::as_str).unwrap_or("none");
     if architecture.ends_with("ForTokenClassification") {
         return Ok(Kind::Tagger);
     }
-    let message = format!("`architectures`: expected a *ForTokenClassification, or `{POOLING}`; found {architecture}");
+    if architecture.ends_with("ForSequenceClassification") {
+        return Ok(Kind::Classifier(Pooling::Family));
+    }
+    let message = format!(
+        "`architectures`: expected a *ForTokenClassification or *ForSequenceClassification, or `{POOLING}`; found \
+         {architecture}: is the model fine-tuned?"
+    );
     Err(Error::config(path, message))
 }
 
-/// Writes a folder that [`fine_tuned`] and, for a tagger, transformers read.
+/// Writes a folder that [`fine_tuned`] reads, and transformers too unless a classifier pools as none of its own do.
 pub(crate) fn save(
     config: &EncoderConfig,
     classes: &[String],
@@ -112,20 +138,20 @@ pub(crate) fn save(
     tokenizer: &Path,
     folder: &Path,
 ) -> Result<()> {
-    let model = match config.family {
-        Family::Bert => "Bert",
-        Family::DistilBert => "DistilBert",
-    };
+    let model = config.family.class_prefix();
     let config_json = match kind {
         Kind::Tagger => config.to_json(&format!("{model}ForTokenClassification"), classes),
-        Kind::Classifier(pooling) => {
-            let mut value = config.to_json(&format!("{model}Model"), classes);
-            value[POOLING] = json!(pooling.name());
-            value
-        }
+        Kind::Classifier(pooling) => match Pooling::NAMED.into_iter().find(|(named, _)| *named == pooling) {
+            Some((_, name)) => {
+                let mut value = config.to_json(&format!("{model}Model"), classes);
+                value[POOLING] = json!(name);
+                value
+            }
+            None => config.to_json(&format!("{model}ForSequenceClassification"), classes),
+        },
     };
-    let prefix = config.family.model_type();
-    let prefixed = |name: String| if name.starts_with(HEAD) { name } else { format!("{prefix}.{name}") };
+    let prefix = config.family.prefix();
+    let prefixed = |name: String| if is_head(&name) { name } else { format!("{prefix}.{name}") };
     let tensors: BTreeMap<String, Tensor> =
         variables.tensors().into_iter().map(|(name, tensor)| (prefixed(name), tensor)).collect();
     let files = [

@@ -41,6 +41,35 @@ pub(crate) fn value_and_slope<T: Float>(x: T) -> (T, T) {
     (x * cdf, cdf + x * (T::from_f64(PEAK) * kernel))
 }
 
+/// `√(2/π)` and what multiplies `x³`: the approximation of `Φ(x)` by `(1 + tanh(√(2/π) (x + 0.044715 x³))) / 2`.
+const ROOT: f64 = 0.797_884_560_802_865_4;
+const CUBIC: f64 = 0.044_715;
+
+/// The approximation of `Φ(x)` as a logistic function, `1 / (1 + e^-2u)`, which keeps its digits where `1 + tanh(u)` cancels;
+/// and `du/dx`. Beyond ±10 the function is 0 or 1 to all digits, and `x` is held there so that nothing overflows.
+#[inline(always)]
+pub(crate) fn logistic<T: Float>(x: T) -> (T, T) {
+    let bound = T::from_f64(10.0);
+    // Comparisons instead of min and max, which would turn NaN into a number.
+    let below = x < -bound;
+    let x = if below { -bound } else { x };
+    let x = if x > bound { bound } else { x };
+    let square = T::from_f64(CUBIC) * x * x;
+    let root = T::from_f64(ROOT);
+    let u = root * x * (T::one() + square);
+    let cdf = if below { T::zero() } else { (u + u).sigmoid() };
+    (cdf, root * (T::one() + T::from_f64(3.0) * square))
+}
+
+/// The approximation by a hyperbolic tangent and its slope, `σ + 2 x σ (1 - σ) du/dx` with `σ` that of [`logistic`].
+#[inline(always)]
+pub(crate) fn tanh_value_and_slope<T: Float>(x: T) -> (T, T) {
+    let (cdf, du) = logistic(x);
+    let density = T::from_f64(2.0) * cdf * (T::one() - cdf) * du;
+    // Where the density is 0, `x` may be infinite.
+    (x * cdf, cdf + if density == T::zero() { T::zero() } else { x * density })
+}
+
 fn forward<T: Float>(x: &[T]) -> CpuStorage {
     // SAFETY: the loop writes every value.
     let mut y = unsafe { cpu::uninit::<T>(x.len()) };
@@ -110,6 +139,25 @@ mod tests {
         assert_eq!(y.to_vec1::<f32>().unwrap(), [0.0, 0.0, 100.0, 1e30]);
         let gradients = y.sum_all().unwrap().backward().unwrap();
         assert_eq!(gradients.get(&x).unwrap().to_vec1::<f32>().unwrap(), [0.0, 0.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn the_approximation_is_that_of_the_hyperbolic_tangent() {
+        for step in -1200..=1200 {
+            let x = f64::from(step) * 0.01;
+            let u = ROOT * (x + CUBIC * x.powi(3));
+            let (value, slope) = tanh_value_and_slope(x);
+            assert!((value - 0.5 * x * (1.0 + u.tanh())).abs() < 1e-14, "{x}: {value}");
+            let (narrow_value, narrow_slope) = tanh_value_and_slope(x as f32);
+            assert!((f64::from(narrow_value) - value).abs() < 2e-6, "{x}: {narrow_value}");
+            assert!((f64::from(narrow_slope) - slope).abs() < 2e-6, "{x}: {narrow_slope}");
+        }
+        for x in [-1e30f32, -100.0, 100.0, 1e30] {
+            let step = if x > 0.0 { 1.0 } else { 0.0 };
+            let (value, slope) = tanh_value_and_slope(x);
+            assert_eq!((value, slope), (x * step, step));
+        }
+        assert!(tanh_value_and_slope(f32::NAN).0.is_nan());
     }
 
     #[test]

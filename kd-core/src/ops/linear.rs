@@ -13,7 +13,8 @@
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 
-pub(crate) mod activation;
+mod activation;
+mod function;
 pub(crate) mod kernel;
 
 use candle_core::backend::BackendStorage;

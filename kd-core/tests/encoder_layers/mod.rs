@@ -1,6 +1,7 @@
 //! An encoder layer of given weights, for the tests of several files.
 
 use candle_core::Tensor;
+use kd_core::ops::Activation;
 use kd_core::ops::encoder_layer::{Affine, EncoderLayer};
 
 /// `weights` are weight and bias of each part, in the order of the layer's fields; `dropout` is that of attention, behind
@@ -14,6 +15,7 @@ pub(crate) fn encoder_layer_of(weights: &[Tensor], heads: usize, dropout: [f64; 
         output: affine(3),
         attention_norm: affine(4),
         inner: affine(5),
+        activation: Activation::Gelu,
         outer: affine(6),
         norm: affine(7),
         heads,

@@ -3,13 +3,15 @@
 use candle_core::{Result, Tensor, bail};
 use kd_core::batch::Sequence;
 use kd_core::model::Mode;
-use kd_core::nn::LayerNorm;
-use kd_core::ops::attention;
+use kd_core::nn::{LayerNorm, Linear};
 use kd_core::ops::encoder_layer::{Affine, EncoderLayer};
 use kd_core::ops::layer_norm::layer_norm_residual;
-use kd_core::ops::packed::{Activation, PackedLinear, Precision, forward_all};
+use kd_core::ops::packed::{PackedLinear, Precision, forward_all};
+use kd_core::ops::{attention, attention_probs};
 
-use super::Encoder;
+use super::bert::Embeddings;
+use super::{Body, Encode, Encoded, Encoder, Wanted};
+use crate::config::EncoderConfig;
 
 /// An [`Encoder`] for inference, made by [`Encoder::pack`]: the same hidden states within the precision's rounding, without
 /// dropout and without gradients.
@@ -17,9 +19,12 @@ use super::Encoder;
 /// Embeddings, attention and normalisation stay in f32; the linear layers are [`PackedLinear`]s.
 #[derive(Debug, Clone)]
 pub struct PackedEncoder {
-    /// The encoder without its layers.
-    embeddings: Encoder,
+    config: EncoderConfig,
+    embeddings: Embeddings,
+    /// Those that have weights of their own.
     layers: Vec<Layer>,
+    /// How many times in a row each of them is used.
+    repeats: usize,
     precision: Precision,
 }
 
@@ -30,7 +35,7 @@ struct Layer {
     value: PackedLinear,
     output: PackedLinear,
     attention_norm: Affine,
-    /// With the GELU.
+    /// With the activation.
     inner: PackedLinear,
     outer: PackedLinear,
     norm: Affine,
@@ -44,7 +49,7 @@ impl Encoder {
     /// A checkpoint in int8 ([`crate::int8`]) packed in int8 keeps the multiples that it was stored with.
     ///
     /// # Errors
-    /// If a variable is not f32, or not finite in int8.
+    /// If a variable is not f32, or not finite in int8; and of a family that is not shaped as BERT.
     pub fn pack(&self, precision: Precision) -> Result<PackedEncoder> {
         let pack = |map: &Affine| PackedLinear::new(&map.weight, Some(&map.bias), precision);
         let norm =
@@ -56,23 +61,32 @@ impl Encoder {
                 value: pack(&layer.value)?,
                 output: pack(&layer.output)?,
                 attention_norm: norm(&layer.attention_norm)?,
-                inner: pack(&layer.inner)?.with_activation(Activation::Gelu),
+                inner: pack(&layer.inner)?.with_activation(layer.activation.into()),
                 outer: pack(&layer.outer)?,
                 norm: norm(&layer.norm)?,
                 heads: layer.heads,
                 eps: layer.eps,
             })
         };
-        let embeddings = Encoder {
-            config: self.config.clone(),
-            words: copy(&self.words)?,
-            positions: copy(&self.positions)?,
-            segments: self.segments.as_ref().map(copy).transpose()?,
-            norm: LayerNorm::from_tensors(copy(self.norm.weight())?, copy(self.norm.bias())?, self.norm.eps()),
-            layers: Vec::new(),
-            compute: None,
+        let Body::Bert(body) = &self.body;
+        let embeddings = Embeddings {
+            words: copy(&body.embeddings.words)?,
+            positions: copy(&body.embeddings.positions)?,
+            segments: body.embeddings.segments.as_ref().map(copy).transpose()?,
+            norm: {
+                let norm = &body.embeddings.norm;
+                LayerNorm::from_tensors(copy(norm.weight())?, copy(norm.bias())?, norm.eps())
+            },
+            projection: body.embeddings.projection.as_ref().map(copy_linear).transpose()?,
+            ..body.embeddings
         };
-        Ok(PackedEncoder { embeddings, layers: self.layers.iter().map(layer).collect::<Result<_>>()?, precision })
+        Ok(PackedEncoder {
+            config: self.config.clone(),
+            embeddings,
+            layers: body.layers.iter().map(layer).collect::<Result<_>>()?,
+            repeats: body.repeats,
+            precision,
+        })
     }
 }
 
@@ -81,10 +95,15 @@ pub(crate) fn copy(tensor: &Tensor) -> Result<Tensor> {
     Ok(tensor.copy()?.detach())
 }
 
+/// The same layer without variables.
+pub(crate) fn copy_linear(linear: &Linear) -> Result<Linear> {
+    Ok(Linear::from_tensors(copy(linear.weight())?, linear.bias().map(copy).transpose()?))
+}
+
 impl PackedEncoder {
     /// The shape that it was made with.
-    pub fn config(&self) -> &crate::config::EncoderConfig {
-        self.embeddings.config()
+    pub fn config(&self) -> &EncoderConfig {
+        &self.config
     }
 
     /// What its linear layers are packed in.
@@ -97,7 +116,7 @@ impl PackedEncoder {
     /// # Errors
     /// As [`Encoder::forward`]; and in [`Mode::Train`], because there is nothing to train.
     pub fn forward(&self, sequence: &Sequence, mode: Mode) -> Result<Tensor> {
-        self.run(sequence, mode, &mut |_| {})
+        Ok(self.encode(sequence, mode, Wanted::default())?.last)
     }
 
     /// All hidden states, as [`Encoder::hidden_states`] without dropout.
@@ -105,28 +124,49 @@ impl PackedEncoder {
     /// # Errors
     /// As [`PackedEncoder::forward`].
     pub fn hidden_states(&self, sequence: &Sequence, mode: Mode) -> Result<Vec<Tensor>> {
-        let mut states = Vec::with_capacity(self.layers.len() + 1);
-        self.run(sequence, mode, &mut |hidden| states.push(hidden.clone()))?;
-        Ok(states)
+        Ok(self.encode(sequence, mode, Wanted { hidden: true, attention: false })?.hidden)
     }
 
-    fn run(&self, sequence: &Sequence, mode: Mode, each: &mut dyn FnMut(&Tensor)) -> Result<Tensor> {
+    /// The last hidden states and what else is `wanted`, as [`Encoder::encode`] without dropout.
+    ///
+    /// # Errors
+    /// As [`PackedEncoder::forward`].
+    pub fn encode(&self, sequence: &Sequence, mode: Mode, wanted: Wanted) -> Result<Encoded> {
         if mode != Mode::Eval {
             bail!("a packed encoder has no variables: train the encoder and pack it afterwards");
         }
-        let mut hidden = self.embeddings.forward(sequence, mode)?;
-        each(&hidden);
-        for layer in &self.layers {
-            hidden = layer.forward(&hidden, &sequence.mask)?;
-            each(&hidden);
+        let embedded = self.embeddings.forward(sequence, mode)?;
+        let mut encoded = Encoded { last: embedded, hidden: Vec::new(), attention: Vec::new() };
+        if wanted.hidden {
+            encoded.hidden.push(encoded.last.clone());
         }
-        Ok(hidden)
+        for layer in self.layers.iter().flat_map(|layer| std::iter::repeat_n(layer, self.repeats)) {
+            let attention = wanted.attention.then_some(&mut encoded.attention);
+            encoded.last = layer.forward(&encoded.last, &sequence.mask, attention)?;
+            if wanted.hidden {
+                encoded.hidden.push(encoded.last.clone());
+            }
+        }
+        Ok(encoded)
+    }
+}
+
+impl Encode for PackedEncoder {
+    fn encode(&self, sequence: &Sequence, mode: Mode, wanted: Wanted) -> Result<Encoded> {
+        PackedEncoder::encode(self, sequence, mode, wanted)
+    }
+
+    fn config(&self) -> &EncoderConfig {
+        PackedEncoder::config(self)
     }
 }
 
 impl Layer {
-    fn forward(&self, xs: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    fn forward(&self, xs: &Tensor, mask: &Tensor, probs: Option<&mut Vec<Tensor>>) -> Result<Tensor> {
         let [query, key, value] = forward_all([&self.query, &self.key, &self.value], xs)?;
+        if let Some(probs) = probs {
+            probs.push(attention_probs(&query, &key, self.heads, mask)?);
+        }
         let mixed = attention(&query, &key, &value, self.heads, mask, 0.0, Mode::Eval)?;
         let xs = self.add_and_normalise(&self.output.forward(&mixed)?, xs, &self.attention_norm)?;
         self.add_and_normalise(&self.outer.forward(&self.inner.forward(&xs)?)?, &xs, &self.norm)

@@ -71,19 +71,33 @@ pub(crate) fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what
 /// A tensor of a safetensors file: name, dtype, shape, bytes.
 pub(crate) type Stored = (String, Dtype, Vec<usize>, Vec<u8>);
 
+/// The tensors of a folder's model.safetensors, by name.
+pub(crate) fn stored(folder: &Path) -> Vec<Stored> {
+    let bytes = std::fs::read(folder.join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor =
+        |(name, view): (&str, TensorView)| (name.into(), view.dtype(), view.shape().to_vec(), view.data().to_vec());
+    let mut stored: Vec<Stored> = file.iter().map(tensor).collect();
+    stored.sort_by(|a, b| a.0.cmp(&b.0));
+    stored
+}
+
+pub(crate) fn read_json(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Rows of ids.
+pub(crate) fn ids_of(value: &Value) -> Vec<Vec<u32>> {
+    value.as_array().unwrap().iter().map(whole).collect()
+}
+
 /// A copy of a family's folder whose tensors went through `edit`.
 pub(crate) fn edited(family: &str, edit: impl FnOnce(&mut Vec<Stored>)) -> (tempfile::TempDir, ModelFiles) {
     let (from, to) = (folder(family), tempfile::tempdir().unwrap());
     for name in ["config.json", "tokenizer.json"] {
         std::fs::copy(from.join(name), to.path().join(name)).unwrap();
     }
-    let bytes = std::fs::read(from.join("model.safetensors")).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let mut stored: Vec<Stored> = file
-        .iter()
-        .map(|(name, view)| (name.into(), view.dtype(), view.shape().to_vec(), view.data().to_vec()))
-        .collect();
-    stored.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut stored = stored(&from);
     edit(&mut stored);
     write(&to.path().join("model.safetensors"), &stored);
     let files = ModelFiles::in_folder(to.path()).unwrap();

@@ -52,6 +52,7 @@ fn number(activation: Option<Activation>) -> usize {
         Some(Activation::Gelu) => 1,
         Some(Activation::Tanh) => 2,
         Some(Activation::Relu) => 3,
+        Some(Activation::GeluTanh) => 4,
     }
 }
 

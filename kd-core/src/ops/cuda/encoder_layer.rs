@@ -27,6 +27,7 @@ pub(crate) struct Call<'a> {
     pub(crate) heads: usize,
     pub(crate) intermediate: usize,
     pub(crate) eps: f64,
+    pub(crate) activation: Activation,
     pub(crate) attention_dropout: Option<Mask>,
     pub(crate) output_dropout: Option<Mask>,
     pub(crate) hidden_dropout: Option<Mask>,
@@ -57,6 +58,7 @@ struct Layer {
     rows: usize,
     hidden: usize,
     intermediate: usize,
+    function: Activation,
     /// In the dtype of `x`: queries, keys and values one below the other, `(3 · hidden, hidden)`.
     projections: Tensor,
     output: Tensor,
@@ -102,6 +104,7 @@ impl Layer {
             rows: batch * len,
             hidden,
             intermediate: call.intermediate,
+            function: call.activation,
             projections: Tensor::cat(&[q, k, v], 0)?.to_dtype(x.dtype())?,
             output: weight(slot::OUTPUT)?,
             inner: weight(slot::INNER)?,
@@ -174,7 +177,7 @@ impl Layer {
         let attended = attended.into_tensor();
 
         let inner = self.map(hidden, self.intermediate).forward(&attended, &self.inner)?;
-        let activated = self.activation().forward(&inner, Some(Activation::Gelu))?.into_tensor();
+        let activated = self.activation().forward(&inner, Some(self.function))?.into_tensor();
         let u = self.map(self.intermediate, hidden).forward(&activated, &self.outer)?;
         let mut y = Output::like(x)?;
         let addition =
@@ -217,7 +220,7 @@ impl Layer {
         drop((d_outer, activated));
 
         let want_sum = ties.wants(slot::INNER + 1);
-        let (d_inner, bias) = self.activation().backward(Some((&inner, Activation::Gelu)), &d_activated, want_sum)?;
+        let (d_inner, bias) = self.activation().backward(Some((&inner, self.function)), &d_activated, want_sum)?;
         drop((inner, d_activated));
         if let Some(bias) = bias {
             give(slot::INNER + 1, &bias)?;

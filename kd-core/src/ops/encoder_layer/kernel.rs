@@ -5,9 +5,8 @@ use candle_core::Result;
 use crate::ops::attention::Kernel;
 use crate::ops::cpu::{self, Float};
 use crate::ops::dropout::Mask;
-use crate::ops::gelu::value_and_slope;
 use crate::ops::layer_norm::kernel::{self as norms, Addition, Norm};
-use crate::ops::linear::activation::{Activation, gelu_of_sum};
+use crate::ops::linear::Activation;
 use crate::ops::linear::kernel::Sizes;
 use crate::ops::pieces::{for_each_piece, sum_shares};
 
@@ -18,6 +17,7 @@ pub(super) struct Settings {
     pub(super) hidden: usize,
     pub(super) intermediate: usize,
     pub(super) eps: f64,
+    pub(super) activation: Activation,
     pub(super) attention: Kernel,
     pub(super) output_dropout: Option<Mask>,
     pub(super) hidden_dropout: Option<Mask>,
@@ -34,7 +34,7 @@ pub(crate) mod slot {
     pub(crate) const COUNT: usize = 16;
 }
 
-/// What the forward leaves for the backward. The output of the first norm and of GELU are made again.
+/// What the forward leaves for the backward. The outputs of the first norm and of the activation are made again.
 pub(super) struct Kept<T> {
     query: Vec<T>,
     key: Vec<T>,
@@ -119,10 +119,10 @@ impl<T: Float> Layer<'_, T> {
         let mut inner = self.inner().product(&attended, weights[slot::INNER], None); // (rows, intermediate)
         let bias = weights[slot::INNER + 1];
         let (inner, activated) = if keep {
-            let activated = gelu_of_sum(&inner, bias);
+            let activated = settings.activation.of_sum(&inner, bias);
             (inner, activated)
         } else {
-            Activation::Gelu.apply(&mut inner, bias);
+            settings.activation.apply(&mut inner, bias);
             (Vec::new(), inner)
         };
 
@@ -144,7 +144,7 @@ impl<T: Float> Layer<'_, T> {
         want_x: bool,
         gradients: &dyn Gradients<T>,
     ) -> Result<Option<Vec<T>>> {
-        let Settings { hidden, eps, ref attention, output_dropout, hidden_dropout, .. } = *self.settings;
+        let Settings { hidden, eps, activation, ref attention, output_dropout, hidden_dropout, .. } = *self.settings;
         let weights = self.weights;
         let give = |slot: usize, gradient: Vec<T>| gradients.give(slot, gradient);
         // Nothing in front of the first slot that wants a gradient is computed.
@@ -165,7 +165,7 @@ impl<T: Float> Layer<'_, T> {
         }
 
         let mut slopes = inner;
-        let mut activated = gelu_and_slopes(&mut slopes, weights[slot::INNER + 1]);
+        let mut activated = activation.of_sum_and_slopes(&mut slopes, weights[slot::INNER + 1]);
         let d_outer = norm.x.as_deref().unwrap_or(&d);
         if gradients.wants(slot::OUTER) {
             give(slot::OUTER, self.outer().weight_gradient(d_outer, &activated))?;
@@ -221,26 +221,6 @@ impl<T: Float> Layer<'_, T> {
         }
         Ok(want_x.then_some(d))
     }
-}
-
-/// `gelu(u + bias)` for rows `u`, which become the slopes.
-fn gelu_and_slopes<T: Float>(u: &mut [T], bias: &[T]) -> Vec<T> {
-    let width = bias.len();
-    let piece = (cpu::rows_per_task(width) * width).max(1);
-    // SAFETY: the loop writes every value.
-    let mut y = unsafe { cpu::uninit::<T>(u.len()) };
-    for_each_piece(
-        y.chunks_mut(piece).zip(u.chunks_mut(piece)).collect(),
-        #[inline(always)]
-        |_, (y, u)| {
-            for (y, u) in y.chunks_exact_mut(width).zip(u.chunks_exact_mut(width)) {
-                for ((y, u), &bias) in y.iter_mut().zip(u).zip(bias) {
-                    (*y, *u) = value_and_slope(*u + bias);
-                }
-            }
-        },
-    );
-    y
 }
 
 /// Multiplies `d` by the slopes; returns the sum of its rows.

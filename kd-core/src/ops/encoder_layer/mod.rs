@@ -2,19 +2,19 @@
 //!
 //! ```text
 //! a = LayerNorm(x + dropout(W_o · attention(W_q x, W_k x, W_v x) + b_o))
-//! y = LayerNorm(a + dropout(W_2 · gelu(W_1 a + b_1) + b_2))
+//! y = LayerNorm(a + dropout(W_2 · f(W_1 a + b_1) + b_2))
 //! ```
 //!
-//! (Vaswani et al. 2017, with the norm behind the sum; Devlin et al. 2019.) The values and gradients are those of
+//! (Vaswani et al. 2017, with the norm behind the sum; Devlin et al. 2019, where `f` is the GELU.) The values and gradients are those of
 //! [`linear`], [`attention()`], [`layer_norm_residual`] and [`linear_activation`] one after the other; what goes is
 //! Candle's frame between them, which starts the gradient of every intermediate tensor and weight as zeros and adds to
 //! it. Gradients of residual branches are added by the products that compute them, and what the forward kept is freed
-//! as the backward goes: three projections, the attention's output, the product before GELU and the two sums before the
-//! norms. The norms' outputs, GELU, the attention probabilities and all dropout masks are made again.
+//! as the backward goes: three projections, the attention's output, the product before the activation and the two sums
+//! before the norms. The norms' outputs, the activation, the attention probabilities and all dropout masks are made again.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
-//! use kd_core::{model::Mode, ops::encoder_layer::{Affine, EncoderLayer, encoder_layer}};
+//! use kd_core::{model::Mode, ops::encoder_layer::{Affine, EncoderLayer, encoder_layer}, ops::Activation};
 //! let affine = |out: usize, width: usize| -> candle_core::Result<Affine> {
 //!     let (f32, cpu) = (DType::F32, &Device::Cpu);
 //!     Ok(Affine { weight: Tensor::zeros((out, width), f32, cpu)?, bias: Tensor::zeros(out, f32, cpu)? })
@@ -26,7 +26,7 @@
 //! let layer = EncoderLayer {
 //!     query: affine(2, 2)?, key: affine(2, 2)?, value: affine(2, 2)?, output: affine(2, 2)?, attention_norm: norm()?,
 //!     inner: affine(8, 2)?, outer: affine(2, 8)?, norm: norm()?,
-//!     heads: 1, eps: 0.0, attention_dropout: 0.1, output_dropout: 0.1, hidden_dropout: 0.1,
+//!     activation: Activation::Gelu, heads: 1, eps: 0.0, attention_dropout: 0.1, output_dropout: 0.1, hidden_dropout: 0.1,
 //! };
 //! // With all products zero, the layer normalises its input.
 //! let x = Tensor::new(&[[[1f32, 5.], [4., 2.]]], &Device::Cpu)?;
@@ -76,6 +76,8 @@ pub struct EncoderLayer {
     pub attention_norm: Affine,
     /// `W_1`, `(intermediate, hidden)`.
     pub inner: Affine,
+    /// The function between the two.
+    pub activation: Activation,
     /// `W_2`, `(hidden, intermediate)`.
     pub outer: Affine,
     /// The norm at the end, `(hidden,)`.
@@ -112,6 +114,7 @@ pub fn encoder_layer(xs: &Tensor, mask: &Tensor, layer: &EncoderLayer, mode: Mod
             heads: layer.heads,
             intermediate,
             eps: layer.eps,
+            activation: layer.activation,
             attention_dropout: Mask::new(layer.attention_dropout, mode.site(0))?,
             output_dropout: Mask::new(layer.output_dropout, mode.site(1))?,
             hidden_dropout: Mask::new(layer.hidden_dropout, mode.site(2))?,
@@ -130,6 +133,7 @@ pub fn encoder_layer(xs: &Tensor, mask: &Tensor, layer: &EncoderLayer, mode: Mod
             hidden,
             intermediate,
             eps: layer.eps,
+            activation: layer.activation,
             attention: Kernel::new(layer.heads, mask, Mask::new(layer.attention_dropout, mode.site(0))?)?,
             output_dropout: Mask::new(layer.output_dropout, mode.site(1))?,
             hidden_dropout: Mask::new(layer.hidden_dropout, mode.site(2))?,
@@ -154,7 +158,7 @@ fn composed(xs: &Tensor, mask: &Tensor, layer: &EncoderLayer, mode: Mode) -> Res
     let mixed = project(&mixed, &layer.output)?;
     let xs = add_and_normalise(&mixed, xs, &layer.attention_norm, layer.output_dropout, mode.site(1))?;
     let (weight, bias) = (rounded(&layer.inner.weight)?, rounded(&layer.inner.bias)?);
-    let inner = linear_activation(&xs, &weight, &bias, Activation::Gelu)?;
+    let inner = linear_activation(&xs, &weight, &bias, layer.activation)?;
     add_and_normalise(&project(&inner, &layer.outer)?, &xs, &layer.norm, layer.hidden_dropout, mode.site(2))
 }
 

@@ -37,6 +37,7 @@ fn layer(inputs: &[Tensor], p: f64) -> EncoderLayer {
         output: affine(7),
         attention_norm: affine(9),
         inner: affine(11),
+        activation: Activation::Gelu,
         outer: affine(13),
         norm: affine(15),
         heads: 2,
@@ -95,6 +96,17 @@ fn it_agrees_with_the_single_ops() {
         // Without variables nothing is kept, and buffers are used twice.
         let detached: Vec<Tensor> = inputs.iter().map(Tensor::detach).collect();
         assert_close(&run(&detached, p, mode).unwrap(), &fused, 0.0, 0.0).unwrap();
+    }
+}
+
+#[test]
+fn every_activation_agrees_with_the_single_ops() {
+    for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Tanh, Activation::Relu] {
+        let inputs = variables(&inputs(3, 4), |_| true);
+        let layer = EncoderLayer { activation, ..layer(&inputs, 0.3) };
+        let fused = encoder_layer(&inputs[0], &mask(), &layer, TRAIN).unwrap();
+        let plain = composed(&inputs[0], &mask(), &layer, TRAIN).unwrap();
+        assert_same(&all(&inputs, &fused), &all(&inputs, &plain), 1e-12);
     }
 }
 

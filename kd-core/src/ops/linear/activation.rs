@@ -7,13 +7,16 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::{backward, check, linear, sizes};
 use crate::ops::cpu::{self, Float, for_float};
-use crate::ops::gelu::{gelu, value_and_slope};
+use crate::ops::gelu::gelu;
 
 /// A function of each value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `x Φ(x)`, [`gelu()`].
     Gelu,
+    /// `x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2`, the approximation of GELU by a hyperbolic tangent (Hendrycks & Gimpel
+    /// 2016, section 2): transformers' `gelu_new` and `gelu_pytorch_tanh`.
+    GeluTanh,
     /// The hyperbolic tangent.
     Tanh,
     /// `max(x, 0)`, with slope 0 at 0.
@@ -22,7 +25,7 @@ pub enum Activation {
 
 /// `f(x Wᵀ + b)` over the last dimension, as one op.
 ///
-/// The bias is added where the function is computed. For GELU the product is kept for the backward; the slopes of the
+/// The bias is added where the function is computed. For both GELUs the product is kept for the backward; the slopes of the
 /// others are functions of the output.
 ///
 /// # Shapes
@@ -52,77 +55,21 @@ pub fn linear_activation(x: &Tensor, weight: &Tensor, bias: &Tensor, activation:
         let y = linear(x, weight, Some(bias))?;
         return match activation {
             Activation::Gelu => gelu(&y),
+            Activation::GeluTanh => y.gelu(),
             Activation::Tanh => y.tanh(),
             Activation::Relu => y.relu(),
         };
     }
     let (x, weight, bias) = (x.contiguous()?, weight.contiguous()?, bias.contiguous()?);
     let trained = x.track_op() || weight.track_op() || bias.track_op();
-    let keep = trained && activation == Activation::Gelu;
+    let keep = trained && activation.is_of_input();
     x.apply_op3(&weight, &bias, LinearActivation { activation, keep, kept: Mutex::new(None) })
 }
 
-/// `f(u + bias)` for rows `u`, in place.
-fn map_in_place<T: Float>(u: &mut [T], bias: &[T], f: impl Fn(T) -> T + Sync + Send) {
-    cpu::par_rows(
-        u,
-        bias.len(),
-        #[inline(always)]
-        |_, rows| {
-            for row in rows.chunks_exact_mut(bias.len()) {
-                for (u, &bias) in row.iter_mut().zip(bias) {
-                    *u = f(*u + bias);
-                }
-            }
-        },
-    );
-}
-
-/// `gelu(u + bias)` for rows `u`.
-pub(crate) fn gelu_of_sum<T: Float>(u: &[T], bias: &[T]) -> Vec<T> {
-    // SAFETY: the loop writes every value.
-    let mut y = unsafe { cpu::uninit::<T>(u.len()) };
-    cpu::par_rows(
-        &mut y,
-        bias.len(),
-        #[inline(always)]
-        |first_row, rows| {
-            let u = &u[first_row * bias.len()..][..rows.len()];
-            for (row, u) in rows.chunks_exact_mut(bias.len()).zip(u.chunks_exact(bias.len())) {
-                for ((y, &u), &bias) in row.iter_mut().zip(u).zip(bias) {
-                    let x = u + bias;
-                    *y = x * x.normal().0;
-                }
-            }
-        },
-    );
-    y
-}
-
 impl Activation {
-    /// `f(u + bias)` for rows `u`, in place.
-    pub(crate) fn apply<T: Float>(self, u: &mut [T], bias: &[T]) {
-        match self {
-            Self::Gelu => map_in_place(
-                u,
-                bias,
-                #[inline(always)]
-                |x| x * x.normal().0,
-            ),
-            Self::Tanh => map_in_place(
-                u,
-                bias,
-                #[inline(always)]
-                |x| x.tanh(),
-            ),
-            // NaN stays NaN.
-            Self::Relu => map_in_place(
-                u,
-                bias,
-                #[inline(always)]
-                |x| if x < T::zero() { T::zero() } else { x },
-            ),
-        }
+    /// Whether the slope is a function of the input only, not of the output.
+    fn is_of_input(self) -> bool {
+        matches!(self, Self::Gelu | Self::GeluTanh)
     }
 }
 
@@ -136,7 +83,7 @@ struct LinearActivation {
 impl LinearActivation {
     fn forward<T: Float>(&self, mut u: Vec<T>, bias: &[T]) -> CpuStorage {
         if self.keep {
-            let y = gelu_of_sum(&u, bias);
+            let y = self.activation.of_sum(&u, bias);
             *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(cpu::storage(u));
             return cpu::storage(y);
         }
@@ -174,7 +121,7 @@ impl LinearActivation {
                 #[inline(always)]
                 |y| if y > T::zero() { T::one() } else { T::zero() },
             ),
-            Activation::Gelu => {
+            Activation::Gelu | Activation::GeluTanh => {
                 let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let mut u = match kept {
                     Some(kept) => T::cpu_storage_data(kept)?,
@@ -183,19 +130,7 @@ impl LinearActivation {
                         sizes.product(&cpu::values(x)?, &cpu::values(weight)?, None)
                     }
                 };
-                cpu::par_rows(
-                    &mut u,
-                    bias.len(),
-                    #[inline(always)]
-                    |first_row, rows| {
-                        let dy = &dy[first_row * bias.len()..][..rows.len()];
-                        for (row, dy) in rows.chunks_exact_mut(bias.len()).zip(dy.chunks_exact(bias.len())) {
-                            for ((u, &dy), &bias) in row.iter_mut().zip(dy).zip(bias) {
-                                *u = dy * value_and_slope(*u + bias).1;
-                            }
-                        }
-                    },
-                );
+                self.activation.slope_of_sum(&mut u, bias, dy);
                 u
             }
         })
@@ -245,7 +180,7 @@ mod tests {
     use crate::testing::{assert_close, check_gradients, random};
     use candle_core::DType;
 
-    const ALL: [Activation; 3] = [Activation::Gelu, Activation::Tanh, Activation::Relu];
+    const ALL: [Activation; 4] = [Activation::Gelu, Activation::GeluTanh, Activation::Tanh, Activation::Relu];
 
     #[test]
     fn it_is_the_function_of_the_linear_map() {
@@ -253,9 +188,8 @@ mod tests {
             let inputs = [random(1, shape).unwrap(), random(2, (7, 3)).unwrap(), random(3, 7).unwrap()];
             let [x, weight, bias] = &inputs;
             let u = linear(x, weight, Some(bias)).unwrap();
-            for (activation, expected) in
-                ALL.into_iter().zip([u.gelu_erf().unwrap(), u.tanh().unwrap(), u.relu().unwrap()])
-            {
+            let expected = [u.gelu_erf().unwrap(), u.gelu().unwrap(), u.tanh().unwrap(), u.relu().unwrap()];
+            for (activation, expected) in ALL.into_iter().zip(expected) {
                 let y = linear_activation(x, weight, bias, activation).unwrap();
                 assert_close(&y, &expected, 1e-14, 0.0).unwrap();
                 let run = |x: &[Tensor]| linear_activation(&x[0], &x[1], &x[2], activation);
@@ -267,9 +201,11 @@ mod tests {
     #[test]
     fn a_second_backward_gives_the_same() {
         let x = candle_core::Var::from_tensor(&random(1, (2, 3)).unwrap()).unwrap();
-        let y = linear_activation(&x, &random(2, (4, 3)).unwrap(), &random(3, 4).unwrap(), Activation::Gelu).unwrap();
-        let [first, second] = [0; 2].map(|_| y.backward().unwrap().get(&x).unwrap().clone());
-        assert_close(&first, &second, 0.0, 0.0).unwrap();
+        for activation in ALL {
+            let y = linear_activation(&x, &random(2, (4, 3)).unwrap(), &random(3, 4).unwrap(), activation).unwrap();
+            let [first, second] = [0; 2].map(|_| y.backward().unwrap().get(&x).unwrap().clone());
+            assert_close(&first, &second, 0.0, 0.0).unwrap();
+        }
     }
 
     #[test]

@@ -36,6 +36,7 @@ use std::sync::Arc;
 use candle_core::{D, DType, Result, Tensor, bail};
 
 use super::cpu::{self, Float, Matrix, MatrixMut, Packed, Start, Threads};
+use super::gelu::logistic;
 
 mod bf16;
 mod blocks;
@@ -64,6 +65,19 @@ pub enum Activation {
     Tanh,
     /// [`gelu`](super::gelu()), the exact one.
     Gelu,
+    /// Its approximation, [`super::Activation::GeluTanh`].
+    GeluTanh,
+}
+
+impl From<super::Activation> for Activation {
+    fn from(activation: super::Activation) -> Self {
+        match activation {
+            super::Activation::Gelu => Self::Gelu,
+            super::Activation::GeluTanh => Self::GeluTanh,
+            super::Activation::Tanh => Self::Tanh,
+            super::Activation::Relu => Self::Relu,
+        }
+    }
 }
 
 impl Activation {
@@ -85,6 +99,11 @@ impl Activation {
             Activation::Gelu => {
                 for y in values {
                     *y *= y.normal().0;
+                }
+            }
+            Activation::GeluTanh => {
+                for y in values {
+                    *y *= logistic(*y).0;
                 }
             }
         }
@@ -332,6 +351,7 @@ pub fn forward_all<const N: usize>(layers: [&PackedLinear; N], x: &Tensor) -> Re
                         Activation::Relu => y.relu()?,
                         Activation::Tanh => y.tanh()?,
                         Activation::Gelu => super::gelu(&y)?,
+                        Activation::GeluTanh => y.gelu()?,
                     }
                 }
                 (_, Some(rows)) => {

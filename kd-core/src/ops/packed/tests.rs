@@ -4,7 +4,8 @@ use crate::testing::{assert_close, random};
 use candle_core::{Device, Var};
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
-const ACTIVATIONS: [Activation; 4] = [Activation::Identity, Activation::Relu, Activation::Tanh, Activation::Gelu];
+const ACTIVATIONS: [Activation; 5] =
+    [Activation::Identity, Activation::Relu, Activation::Tanh, Activation::Gelu, Activation::GeluTanh];
 
 fn f32s(seed: u64, shape: impl Into<candle_core::Shape>) -> Tensor {
     random(seed, shape).unwrap().to_dtype(DType::F32).unwrap()
@@ -71,6 +72,7 @@ fn activate(y: &Tensor, activation: Activation) -> Tensor {
         Activation::Relu => y.relu().unwrap(),
         Activation::Tanh => y.tanh().unwrap(),
         Activation::Gelu => ops::gelu(y).unwrap(),
+        Activation::GeluTanh => y.gelu().unwrap(),
     }
 }
 

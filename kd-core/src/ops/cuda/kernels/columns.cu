@@ -6,7 +6,17 @@
 __device__ inline float normal_cdf(float x) { return 0.5f * (1 + erff(x * 0.70710678118654752440f)); }
 __device__ inline double normal_cdf(double x) { return 0.5 * (1 + erf(x * 0.70710678118654752440)); }
 
-enum Activation { NONE, GELU, TANH, RELU };
+// The approximation of it: a logistic function of 2 sqrt(2/pi) (x + 0.044715 x^3), and half the slope of what is in it. Beyond
+// +-10 it is 0 or 1 to all digits.
+template <class V> __device__ V approximate_cdf(V x, V& du) {
+    bool below = x < -10;
+    x = below ? -10 : x > 10 ? 10 : x;
+    V square = (V)0.044715 * x * x, root = (V)0.79788456080286535588;
+    du = root * (1 + 3 * square);
+    return below ? 0 : 1 / (1 + exponential(-2 * root * x * (1 + square)));
+}
+
+enum Activation { NONE, GELU, TANH, RELU, GELU_TANH };
 
 template <class V> __device__ V activate(V x, int activation) {
     switch (activation) {
@@ -14,6 +24,7 @@ template <class V> __device__ V activate(V x, int activation) {
         case GELU: { V cdf = normal_cdf(x); return cdf == 0 ? 0 : x * cdf; }
         case TANH: return hyperbolic_tangent(x);
         case RELU: return x < 0 ? 0 : x;
+        case GELU_TANH: { V du, cdf = approximate_cdf(x, du); return cdf == 0 ? 0 : x * cdf; }
         default: return x;
     }
 }
@@ -26,6 +37,10 @@ template <class V> __device__ V slope(V x, int activation) {
         }
         case TANH: { V y = hyperbolic_tangent(x); return 1 - y * y; }
         case RELU: return x > 0 ? 1 : 0;
+        case GELU_TANH: {
+            V du, cdf = approximate_cdf(x, du), density = 2 * cdf * (1 - cdf) * du;
+            return cdf + (density == 0 ? 0 : x * density);
+        }
         default: return 1;
     }
 }

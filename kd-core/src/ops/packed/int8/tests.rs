@@ -71,7 +71,9 @@ fn every_level_gives_the_same_bytes() {
         let (multiples, mut scales) = quantize_weights(&w, width);
         scales.resize(out, 0.0);
         let (weights, bias) = (Weights::new(&multiples, &scales, width), floats(out.next_multiple_of(PANEL), 5));
-        for activation in [Activation::Identity, Activation::Relu, Activation::Tanh, Activation::Gelu] {
+        for activation in
+            [Activation::Identity, Activation::Relu, Activation::Tanh, Activation::Gelu, Activation::GeluTanh]
+        {
             let expected = run(Level::Portable, &x, rows, &weights, &bias, activation);
             assert!(expected.iter().all(|y| y.is_finite()));
             for level in Level::available() {
@@ -115,7 +117,7 @@ fn extreme_rows() {
         assert_eq!(y[3], 7.0);
         assert!(y[4..8].iter().all(|y| y.is_nan()), "{y:?}");
         assert!((y[8] - 8.0).abs() < 1e-6, "{}", y[8]); // the rows beside are as ever
-        for activation in [Activation::Relu, Activation::Tanh, Activation::Gelu] {
+        for activation in [Activation::Relu, Activation::Tanh, Activation::Gelu, Activation::GeluTanh] {
             let y = run(level, rows.as_flattened(), rows.len(), &weights, &[7.0; 32], activation);
             assert!(y[4..8].iter().all(|y| y.is_nan()), "{activation:?}: {y:?}");
         }
