@@ -3,6 +3,8 @@
 //! Nothing here knows a model or a loss; a part that a trainer elsewhere would want lives in one of the crates.
 
 pub mod device;
+pub mod fine_tune;
+pub mod folder;
 pub mod intents;
 pub mod interrupt;
 pub mod plot;

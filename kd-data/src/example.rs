@@ -101,3 +101,44 @@ impl Utterance {
         self.sentence.words.join(" ")
     }
 }
+
+/// A text, or a pair of texts, and what is said of it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TextExample {
+    /// The text, or the first of a pair.
+    pub first: String,
+    /// The second text of a pair.
+    pub second: Option<String>,
+    /// What is said of it.
+    pub label: Label,
+    /// Its line in the file, or in a format without lines its row; counted from 1.
+    pub line: usize,
+    /// What it is a candidate for, a question's id; in formats that have such a thing.
+    pub group: Option<String>,
+}
+
+/// What is said of a text.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Label {
+    /// Nothing: the text is unlabelled.
+    #[default]
+    None,
+    /// One class, by name.
+    Class(String),
+    /// A number.
+    Score(f64),
+    /// Any number of classes, by name, none included.
+    Classes(Vec<String>),
+}
+
+impl Label {
+    /// The kind of label in words, for messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::None => "no label",
+            Self::Class(_) => "a class",
+            Self::Score(_) => "a number",
+            Self::Classes(_) => "several classes",
+        }
+    }
+}

@@ -6,7 +6,9 @@
 //!                           '-- teacher, once --> TeacherOutputs ---'
 //! ```
 //!
-//! - [`conll`] and [`snips`] read data sets into [`example`]s; [`tags`] converts tag schemes and names classes;
+//! - [`conll`], [`snips`], [`glue`], [`snli`], [`wikiqa`] and [`columns`] (plain TSV, CSV, JSON lines, Parquet) read data
+//!   sets into [`example`]s; [`tags`] converts tag schemes and names classes;
+//! - [`task`] knows the data sets by name: files, classes, and the numbers that say how good predictions are;
 //! - [`sample`] draws the few labelled examples of a low-resource experiment;
 //! - [`vocabulary`] and [`glove`] make the tables of a student, [`encode`] turns sentences into [`kd_core::batch::Tokens`],
 //!   for a pretrained encoder (word pieces) or for a small tagger (words and characters);
@@ -16,17 +18,23 @@
 //! Every error names file and line, what was expected and what was found ([`Error`]).
 
 pub mod batches;
+pub mod columns;
 pub mod conll;
 pub mod digest;
 pub mod encode;
 mod error;
 pub mod example;
 pub mod glove;
+pub mod glue;
 pub mod sample;
+mod separated;
 pub mod snips;
+pub mod snli;
 pub mod tags;
+pub mod task;
 pub mod teacher_outputs;
 pub mod vocabulary;
+pub mod wikiqa;
 
 pub use error::{Error, Result};
 

@@ -13,9 +13,9 @@ mod report;
 mod students;
 mod teacher;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use kd_core::metrics::entity_f1;
 use kd_data::conll::{ConllOptions, read_conll};
 use kd_data::example::{Dataset, Sentence};
@@ -23,6 +23,7 @@ use kd_data::sample::draw;
 use kd_data::tags::{Classes, TagScheme, convert_all};
 use serde::{Deserialize, Serialize};
 
+pub use crate::folder::Folder;
 pub use latency::{BatchLatency, Speed, measure};
 pub use report::{Column, Report};
 pub use students::{Classroom, StudentSettings, Trained, Way};
@@ -137,48 +138,4 @@ pub struct Scores {
     pub steps: usize,
     /// Step of the weights that were scored.
     pub best_step: usize,
-}
-
-/// Where a draw's files lie.
-#[derive(Debug, Clone)]
-pub struct Folder {
-    /// The folder.
-    pub path: PathBuf,
-    /// Steps between checkpoints.
-    pub checkpoint_every: usize,
-}
-
-impl Folder {
-    /// `result` from `name.json` if it is there, else made and kept there.
-    pub fn cached<T: Serialize + for<'a> Deserialize<'a>>(
-        &self,
-        name: &str,
-        make: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
-        let path = self.path.join(name).with_extension("json");
-        if path.exists() {
-            let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-            return serde_json::from_str(&text).with_context(|| path.display().to_string());
-        }
-        let made = make()?;
-        crate::report::save(&path, &made)?;
-        Ok(made)
-    }
-
-    /// Makes sure that the folder belongs to a run with these settings.
-    ///
-    /// # Errors
-    /// If it was made with others; the message names them.
-    pub fn claim<T: Serialize>(&self, settings: &T) -> Result<()> {
-        let found: serde_json::Value = self.cached("settings", || Ok(serde_json::to_value(settings)?))?;
-        let differences = kd_core::checkpoint::differences(settings, &found);
-        if !differences.is_empty() {
-            bail!(
-                "{} holds a run with other settings ({}); remove it or choose another --out",
-                self.path.display(),
-                differences.join("; ")
-            );
-        }
-        Ok(())
-    }
 }

@@ -1,0 +1,145 @@
+//! The encoder with the head that a task needs.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use candle_core::{DType, Device};
+use kd_core::model::Student;
+use kd_core::ops::packed::Precision;
+use kd_core::optim::Group;
+use kd_core::variables::Variables;
+use kd_data::task::TaskKind;
+use kd_teachers::heads::{HeadOptions, Pooling, SequenceClassifier, TokenTagger};
+use kd_teachers::hub::ModelFiles;
+use serde::{Deserialize, Serialize};
+
+use super::Settings;
+
+/// What stays as it is in fine-tuning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Freeze {
+    /// The embeddings.
+    Embeddings,
+    /// The embeddings and so many layers above them.
+    Layers(usize),
+}
+
+impl FromStr for Freeze {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "embeddings" => Ok(Self::Embeddings),
+            _ => text.parse().map(Self::Layers).map_err(|_| format!("expected embeddings or a number of layers, found `{text}`")),
+        }
+    }
+}
+
+/// An encoder under a new head.
+#[derive(Debug)]
+pub struct Model {
+    head: Head,
+    variables: Variables,
+    files: ModelFiles,
+    on_cpu: bool,
+}
+
+#[derive(Debug)]
+enum Head {
+    Classifier(Box<SequenceClassifier>),
+    Tagger(Box<TokenTagger>),
+}
+
+impl Model {
+    /// The encoder of `files` under a new head for `classes`.
+    pub fn new(
+        kind: TaskKind,
+        classes: &[String],
+        files: &ModelFiles,
+        settings: &Settings,
+        device: &Device,
+    ) -> Result<Self> {
+        let options = HeadOptions {
+            layers: settings.layers,
+            pooling: Pooling::Cls,
+            compute: settings.bf16.then_some(DType::BF16),
+            ..HeadOptions::default()
+        };
+        let (head, variables) = match kind {
+            TaskKind::Tagging => {
+                let (tagger, variables) = TokenTagger::from_files(files, classes, settings.seed, device, &options)?;
+                (Head::Tagger(Box::new(tagger)), variables)
+            }
+            _ => {
+                let (classifier, variables) =
+                    SequenceClassifier::from_files(files, classes, settings.seed, device, &options)?;
+                (Head::Classifier(Box::new(classifier)), variables)
+            }
+        };
+        Ok(Self { head, variables, files: files.clone(), on_cpu: device.is_cpu() })
+    }
+
+    /// What is trained.
+    pub fn student(&self) -> &dyn Student {
+        match &self.head {
+            Head::Classifier(classifier) => &**classifier,
+            Head::Tagger(tagger) => &**tagger,
+        }
+    }
+
+    /// Its variables.
+    pub fn variables(&self) -> &Variables {
+        &self.variables
+    }
+
+    /// Rows of the embedding table.
+    pub fn vocabulary(&self) -> usize {
+        match &self.head {
+            Head::Classifier(classifier) => classifier.encoder().config().vocabulary,
+            Head::Tagger(tagger) => tagger.encoder().config().vocabulary,
+        }
+    }
+
+    /// The model as it is now, to be asked: on the CPU with packed layers, which keep no graph.
+    pub fn asked(&self) -> candle_core::Result<Box<dyn Student + '_>> {
+        Ok(match &self.head {
+            Head::Classifier(classifier) if self.on_cpu => Box::new(classifier.pack(Precision::F32)?),
+            Head::Tagger(tagger) if self.on_cpu => Box::new(tagger.pack(Precision::F32)?),
+            Head::Classifier(classifier) => Box::new((**classifier).clone()),
+            Head::Tagger(tagger) => Box::new((**tagger).clone()),
+        })
+    }
+
+    /// Writes a folder that can be loaded again, here and with transformers.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        match &self.head {
+            Head::Classifier(classifier) => classifier.save(&self.variables, &self.files.tokenizer, folder)?,
+            Head::Tagger(tagger) => tagger.save(&self.variables, &self.files.tokenizer, folder)?,
+        }
+        Ok(())
+    }
+
+    /// The groups of what stays as it is.
+    ///
+    /// # Errors
+    /// If the encoder has no embeddings or layers of these names; the message has some of its names.
+    pub fn frozen_groups(&self, freeze: Option<&Freeze>) -> Result<Vec<Group>> {
+        let Some(freeze) = freeze else { return Ok(Vec::new()) };
+        let names: Vec<String> = self.variables.named().into_iter().map(|(name, _)| name).collect();
+        let mut groups = Vec::new();
+        let mut add = |marker: &str| -> Result<()> {
+            let Some((name, at)) = names.iter().find_map(|name| Some((name, name.find(marker)?))) else {
+                bail!("--freeze: expected an encoder with variables `*{marker}*`, found {}, …", names[..3].join(", "));
+            };
+            groups.push(Group::frozen(format!("{}*", &name[..at + marker.len()])));
+            Ok(())
+        };
+        add("embedding")?;
+        if let Freeze::Layers(n) = freeze {
+            (0..*n).try_for_each(|layer| add(&format!("layer.{layer}.")))?;
+        }
+        Ok(groups)
+    }
+}
