@@ -32,7 +32,11 @@ impl Data {
     ///
     /// # Errors
     /// If there is no train or dev part.
-    pub fn new(task: Task, limit: Option<usize>, read: impl Fn(&Task, Part) -> Result<Option<Examples>>) -> Result<Self> {
+    pub fn new(
+        task: Task,
+        limit: Option<usize>,
+        read: impl Fn(&Task, Part) -> Result<Option<Examples>>,
+    ) -> Result<Self> {
         let mut train = read(&task, Part::Train)?.context("there is no train part")?;
         train.truncate(limit.unwrap_or(usize::MAX));
         if train.is_empty() {
@@ -47,7 +51,9 @@ impl Data {
     /// A digest of every part, by name.
     pub fn digests(&self) -> serde_json::Value {
         let of = |examples: &Examples| match examples {
-            Examples::Texts { data, .. } => digest::of_parts(data.examples.iter().map(|example| format!("{example:?}"))),
+            Examples::Texts { data, .. } => {
+                digest::of_parts(data.examples.iter().map(|example| format!("{example:?}")))
+            }
             Examples::Sentences(data) => digest::of_parts(data.examples.iter().map(|example| format!("{example:?}"))),
         };
         let others = self.others.iter().map(|(part, examples)| (part.name().to_string(), of(examples).into()));
@@ -124,7 +130,8 @@ impl<'a> Encoded<'a> {
             interrupt::check()?;
             let tokens = encoded.collate(examples)?;
             let mut rows = student.forward(&tokens, Mode::Eval)?.detach().logits()?.to_vec2::<f32>()?.into_iter();
-            results.push(examples.iter().map(|&id| rows.by_ref().take(encoded.rows()[id]).collect()).collect::<Vec<_>>());
+            results
+                .push(examples.iter().map(|&id| rows.by_ref().take(encoded.rows()[id]).collect()).collect::<Vec<_>>());
             done += examples.len();
             progress.set(done, "");
         }

@@ -32,7 +32,10 @@ impl FromStr for Freeze {
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         match text {
             "embeddings" => Ok(Self::Embeddings),
-            _ => text.parse().map(Self::Layers).map_err(|_| format!("expected embeddings or a number of layers, found `{text}`")),
+            _ => text
+                .parse()
+                .map(Self::Layers)
+                .map_err(|_| format!("expected embeddings or a number of layers, found `{text}`")),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use sha2::{Digest, Sha256};
 
-use crate::example::Sentence;
+use crate::example::{Sentence, TextExample};
 
 /// The text of an example, as it was read: before any tokenizer, casing or cutting.
 ///
@@ -55,6 +55,14 @@ impl Content<'_> {
         ExampleDigest(digest)
     }
 
+    /// Number of rows that a teacher says something of: 1, or the number of words.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Text(_) | Self::Pair(..) => 1,
+            Self::Words(words) => words.len(),
+        }
+    }
+
     /// The first 40 characters, for messages.
     pub fn start(&self) -> String {
         const MOST: usize = 40;
@@ -103,6 +111,15 @@ impl<'a> From<&'a Vec<String>> for Content<'a> {
 impl<'a> From<&'a Sentence> for Content<'a> {
     fn from(sentence: &'a Sentence) -> Self {
         Self::Words(&sentence.words)
+    }
+}
+
+impl<'a> From<&'a TextExample> for Content<'a> {
+    fn from(example: &'a TextExample) -> Self {
+        match &example.second {
+            Some(second) => Self::Pair(&example.first, second),
+            None => Self::Text(&example.first),
+        }
     }
 }
 
