@@ -29,6 +29,11 @@ impl Spread {
 pub fn save(path: &Path, report: &impl Serialize) -> Result<()> {
     let mut text = serde_json::to_string_pretty(report)?;
     text.push('\n');
+    save_text(path, &text)
+}
+
+/// Writes `text`, whole or not at all.
+pub fn save_text(path: &Path, text: &str) -> Result<()> {
     Ok(kd_core::checkpoint::replace_file_with(path, text.as_bytes())?)
 }
 

@@ -1,12 +1,14 @@
 //! The parts of a task, as examples and as the encoder's tokens.
 
+use std::fmt::Write;
+
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use kd_core::model::{Mode, Student};
 use kd_data::batches::{collate_labels, restore, sequential};
 use kd_data::digest;
 use kd_data::encode::{Encode, EncodedTexts, EncodedWords, WordPieces};
-use kd_data::task::{Examples, Part, Scores, Targets, Task};
+use kd_data::task::{Examples, Part, Scores, Targets, Task, TaskKind};
 
 use crate::interrupt;
 use crate::progress::Progress;
@@ -43,6 +45,9 @@ impl Data {
             bail!("--limit-train: expected at least 1, found 0");
         }
         let dev = read(&task, Part::Dev)?.context("there is no dev part")?;
+        if !dev.is_labelled() {
+            bail!("{}: expected labelled examples, found none: they choose and are reported", dev.path().display());
+        }
         let mut others = vec![(Part::Dev, dev)];
         others.extend(read(&task, Part::Test)?.map(|test| (Part::Test, test)));
         Ok(Self { classes: task.classes_of(&train)?, train, others, task })
@@ -56,8 +61,9 @@ impl Data {
             }
             Examples::Sentences(data) => digest::of_parts(data.examples.iter().map(|example| format!("{example:?}"))),
         };
-        let others = self.others.iter().map(|(part, examples)| (part.name().to_string(), of(examples).into()));
-        std::iter::once(("train".to_string(), of(&self.train).into())).chain(others).collect()
+        let mut digests = serde_json::Map::from_iter([("train".to_string(), of(&self.train).into())]);
+        digests.extend(self.others.iter().map(|(part, examples)| (part.name().to_string(), of(examples).into())));
+        digests.into()
     }
 }
 
@@ -137,6 +143,47 @@ impl<'a> Encoded<'a> {
         }
         Ok(restore(&batches, results))
     }
+}
+
+impl Encoded<'_> {
+    /// What `student` says of the rows of `part`, tab-separated: the example's position, from 0, in tagging the word, the
+    /// prediction (a class, a number, or classes parted by `|`), and the logits under the names of their classes.
+    ///
+    /// # Errors
+    /// If the task has no such part.
+    pub fn predictions(&self, part: Part, student: &dyn Student) -> Result<String> {
+        let Some(idx) = self.data.others.iter().position(|(other, _)| *other == part) else {
+            bail!("--predict: expected a {} part, found none", part.name());
+        };
+        let classes = &self.data.classes;
+        let prediction = |row: &[f32]| match self.data.task.kind {
+            TaskKind::Regression => row[0].to_string(),
+            TaskKind::MultiLabel => {
+                let above = classes.iter().zip(row).filter(|(_, logit)| **logit > 0.0);
+                above.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join("|")
+            }
+            TaskKind::Classification | TaskKind::Tagging => classes[largest(row)].clone(),
+        };
+        let sentences = match &self.data.others[idx].1 {
+            Examples::Sentences(sentences) => Some(sentences),
+            Examples::Texts { .. } => None,
+        };
+        let word = if sentences.is_some() { "\tword" } else { "" };
+        let mut lines = format!("index{word}\tprediction\t{}\n", classes.join("\t"));
+        for (index, rows) in self.logits(idx, student)?.iter().enumerate() {
+            for (row_idx, row) in rows.iter().enumerate() {
+                let word = sentences.map_or(String::new(), |data| format!("\t{}", data.examples[index].words[row_idx]));
+                let logits: String = row.iter().map(|logit| format!("\t{logit}")).collect();
+                writeln!(lines, "{index}{word}\t{}{logits}", prediction(row))?;
+            }
+        }
+        Ok(lines)
+    }
+}
+
+/// The place of the first of the largest.
+fn largest(row: &[f32]) -> usize {
+    (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0)
 }
 
 fn encode(

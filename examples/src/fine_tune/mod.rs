@@ -12,22 +12,22 @@ mod model;
 mod record;
 
 use anyhow::{Context, Result, bail};
-use candle_core::Device;
+use candle_core::Tensor;
 use kd_core::batch::Batch;
 use kd_core::losses;
-use kd_core::model::{Output, Student};
+use kd_core::model::Output;
 use kd_core::objective::{Distillation, Loss, Objective};
 use kd_core::optim::AdamWConfig;
 use kd_core::schedule::Schedule;
 use kd_core::trainer::{Interval, JsonLines, Observer, Outcome, Trainer, TrainerConfig};
 use kd_data::batches::{BatchPlan, DEFAULT_POOL};
 use kd_data::digest;
-use kd_data::task::{Scores, TaskKind};
+use kd_data::task::TaskKind;
 use serde::{Deserialize, Serialize};
 
-pub use self::data::{Data, Encoded, EncodedPart};
+pub use self::data::{Data, Encoded};
 pub use self::model::{Freeze, Model};
-pub use self::record::{Epoch, Run};
+pub use self::record::{Epoch, Run, table};
 use self::record::{Record, Shared};
 use crate::folder::Folder;
 use crate::interrupt::Interrupted;
@@ -58,6 +58,24 @@ pub struct Settings {
     pub keep: Keep,
 }
 
+impl Settings {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// If one is outside; the message names it as the command line does.
+    pub fn check(&self) -> Result<()> {
+        for (name, value) in [("epochs", self.epochs), ("batch-size", self.batch_size)] {
+            if value == 0 {
+                bail!("--{name}: expected at least 1, found 0");
+            }
+        }
+        if !(0.0..=1.0).contains(&self.warmup) {
+            bail!("--warmup: expected a share from 0 to 1, found {}", self.warmup);
+        }
+        Ok(())
+    }
+}
+
 /// Which epoch's weights are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -71,7 +89,7 @@ pub enum Keep {
 /// Fine-tunes `model` with the peak learning rate `lr`, saves it as the folder `name` of `folder`, and says how it went.
 ///
 /// Started again after a kill it goes on from its checkpoint and ends in the same bytes.
-pub fn fine_tune(data: &EncodedPart<'_>, model: &Model, settings: &Settings, lr: f64, folder: &Folder) -> Result<Run> {
+pub fn fine_tune(data: &Encoded<'_>, model: &Model, settings: &Settings, lr: f64, folder: &Folder) -> Result<Run> {
     let name = name_of(lr);
     let beside = |end: &str| folder.path.join(format!("{name}.{end}"));
     let plan = BatchPlan::new(data.train.lengths().to_vec(), settings.batch_size, settings.seed, DEFAULT_POOL)?;
@@ -87,7 +105,7 @@ pub fn fine_tune(data: &EncodedPart<'_>, model: &Model, settings: &Settings, lr:
     });
     let steps = settings.epochs * plan.steps_per_epoch();
     let config = TrainerConfig {
-        groups: model.frozen_groups(settings.freeze.as_ref())?,
+        groups: model.frozen_groups(settings.freeze.as_ref()),
         schedule: Schedule::WarmupLinear { warmup: (settings.warmup * steps as f64).ceil() as usize, total: steps },
         clip_norm: Some(1.0),
         evaluate_every: Interval::Epochs(1),
@@ -150,7 +168,7 @@ pub fn clean_up(lr: f64, folder: &Folder) -> Result<()> {
 
 /// Cross-entropy of classes, squared differences of numbers, binary cross-entropy of several labels.
 fn objective(kind: TaskKind) -> Box<dyn Objective> {
-    let of = |loss: fn(&candle_core::Tensor, &candle_core::Tensor) -> candle_core::Result<candle_core::Tensor>| {
+    let of = |loss: fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>| {
         Box::new(move |output: &Output, batch: &Batch, _step: usize| {
             Ok(Loss::of(loss(output.logits()?, batch.labels()?)?))
         })

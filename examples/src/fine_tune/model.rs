@@ -10,6 +10,7 @@ use kd_core::ops::packed::Precision;
 use kd_core::optim::Group;
 use kd_core::variables::Variables;
 use kd_data::task::TaskKind;
+use kd_teachers::config::{EncoderConfig, ProblemType};
 use kd_teachers::heads::{HeadOptions, Pooling, SequenceClassifier, TokenTagger};
 use kd_teachers::hub::ModelFiles;
 use serde::{Deserialize, Serialize};
@@ -66,7 +67,12 @@ impl Model {
     ) -> Result<Self> {
         let options = HeadOptions {
             layers: settings.layers,
-            pooling: Pooling::Cls,
+            pooling: Pooling::Family, // transformers' head, so that it loads what is saved
+            problem_type: match kind {
+                TaskKind::Regression => Some(ProblemType::Regression),
+                TaskKind::MultiLabel => Some(ProblemType::MultiLabel),
+                TaskKind::Classification | TaskKind::Tagging => Some(ProblemType::SingleLabel),
+            },
             compute: settings.bf16.then_some(DType::BF16),
             ..HeadOptions::default()
         };
@@ -81,7 +87,12 @@ impl Model {
                 (Head::Classifier(Box::new(classifier)), variables)
             }
         };
-        Ok(Self { head, variables, files: files.clone(), on_cpu: device.is_cpu() })
+        let model = Self { head, variables, files: files.clone(), on_cpu: device.is_cpu() };
+        let longest = model.config().max_positions;
+        if settings.max_len > longest {
+            bail!("--max-len: expected at most {longest}, the positions of {}, found {}", files.id, settings.max_len);
+        }
+        Ok(model)
     }
 
     /// What is trained.
@@ -97,11 +108,11 @@ impl Model {
         &self.variables
     }
 
-    /// Rows of the embedding table.
-    pub fn vocabulary(&self) -> usize {
+    /// The encoder's sizes.
+    pub fn config(&self) -> &EncoderConfig {
         match &self.head {
-            Head::Classifier(classifier) => classifier.encoder().config().vocabulary,
-            Head::Tagger(tagger) => tagger.encoder().config().vocabulary,
+            Head::Classifier(classifier) => classifier.encoder().config(),
+            Head::Tagger(tagger) => tagger.encoder().config(),
         }
     }
 
@@ -124,25 +135,17 @@ impl Model {
         Ok(())
     }
 
-    /// The groups of what stays as it is.
-    ///
-    /// # Errors
-    /// If the encoder has no embeddings or layers of these names; the message has some of its names.
-    pub fn frozen_groups(&self, freeze: Option<&Freeze>) -> Result<Vec<Group>> {
-        let Some(freeze) = freeze else { return Ok(Vec::new()) };
-        let names: Vec<String> = self.variables.named().into_iter().map(|(name, _)| name).collect();
-        let mut groups = Vec::new();
-        let mut add = |marker: &str| -> Result<()> {
-            let Some((name, at)) = names.iter().find_map(|name| Some((name, name.find(marker)?))) else {
-                bail!("--freeze: expected an encoder with variables `*{marker}*`, found {}, …", names[..3].join(", "));
-            };
-            groups.push(Group::frozen(format!("{}*", &name[..at + marker.len()])));
-            Ok(())
+    /// The groups of what stays as it is; a trainer refuses one that is no variable's, of a layer that is not there.
+    pub fn frozen_groups(&self, freeze: Option<&Freeze>) -> Vec<Group> {
+        let prefixes = match freeze {
+            None => Vec::new(),
+            Some(Freeze::Embeddings) => vec!["*embedding".to_string()],
+            Some(Freeze::Layers(n)) => {
+                let layers = self.config().family.layers();
+                let frozen = (0..*n).map(|layer| format!("{layers}.{layer}."));
+                std::iter::once("*embedding".to_string()).chain(frozen).collect()
+            }
         };
-        add("embedding")?;
-        if let Freeze::Layers(n) = freeze {
-            (0..*n).try_for_each(|layer| add(&format!("layer.{layer}.")))?;
-        }
-        Ok(groups)
+        prefixes.iter().map(|prefix| Group::frozen(format!("{prefix}*"))).collect()
     }
 }

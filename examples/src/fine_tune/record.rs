@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use kd_core::trainer::{Observer, Report};
-use kd_data::task::{Part, Scores};
+use kd_data::task::{Part, Scores, Task};
 use serde::{Deserialize, Serialize};
 
 /// The scores after an epoch.
@@ -100,4 +100,25 @@ impl Observer for Shared<'_> {
         record.running_since = Some(Instant::now());
         Ok(())
     }
+}
+
+/// A row for each learning rate: the kept epoch and its scores in percent; none if there are no runs.
+pub fn table(task: &Task, runs: &[Run]) -> Option<String> {
+    let kept = |run: &Run| run.epochs.iter().find(|epoch| epoch.epoch == run.kept_epoch).cloned();
+    let parts: Vec<String> = kept(runs.first()?)?.scores.keys().cloned().collect();
+    let columns = || parts.iter().flat_map(|part| task.metrics.iter().map(move |metric| (part, metric.name())));
+    let mut header = vec!["learning rate".to_string(), "epoch".to_string()];
+    header.extend(columns().map(|(part, metric)| format!("{part} {metric}")));
+    let row = |run: &Run| {
+        let scores = kept(run).map(|epoch| epoch.scores).unwrap_or_default();
+        let cell = |(part, metric): (&String, &str)| {
+            let value = scores.get(part).and_then(|scores| scores[metric].as_f64());
+            value.map_or("undefined".to_string(), |value| format!("{:.1}", 100.0 * value))
+        };
+        let mut cells = vec![format!("{:e}", run.lr), run.kept_epoch.to_string()];
+        cells.extend(columns().map(cell));
+        cells
+    };
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    Some(crate::report::table(&header, &runs.iter().map(row).collect::<Vec<_>>()))
 }
