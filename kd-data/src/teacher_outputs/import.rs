@@ -4,6 +4,7 @@
 //! |--------------|----------------------------------------------------------------------------------|
 //! | [`jsonl`]    | an object a line: text or words, and `logits` or `probs`                         |
 //! | [`tsv`]      | a column a class, or one of the positive class's score, as NeuronBlocks has it   |
+//! | `parquet`    | the same columns, or one of lists; with this crate's feature `parquet`           |
 //! | [`npy`]      | NumPy's matrix, `(rows, classes)`, of examples that are at hand                  |
 //!
 //! Numbers are logits or probabilities. Probabilities are stored as their logarithms, whose softmax they are; each has to be
@@ -26,6 +27,8 @@
 
 mod jsonl;
 mod npy;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod tsv;
 
 use std::fs::File;
@@ -37,6 +40,8 @@ use serde::{Deserialize, Serialize};
 
 pub use jsonl::jsonl;
 pub use npy::npy;
+#[cfg(feature = "parquet")]
+pub use parquet::parquet;
 pub use tsv::tsv;
 
 use super::{Content, TeacherOutputs};
