@@ -226,7 +226,7 @@ fn shares_and_two_programs_at_once_give_the_same_store() {
     // Three machines; the folder of the teacher is copied from each into one.
     for share in ["0/3", "1/3", "2/3"] {
         let store = format!("share-{}", &share[..1]);
-        run(&mut command(folder.path(), &store, &format!("--share {share}")));
+        run(&mut command(folder.path(), &store, &format!("--shard {share}")));
         for teacher in std::fs::read_dir(folder.path().join(&store)).unwrap() {
             let teacher = teacher.unwrap();
             let merged = folder.path().join("merged").join(teacher.file_name());

@@ -3,10 +3,10 @@
 //! ```sh
 //! kd-label --teacher out/mrpc/lr-2e-5 --task mrpc --data glue/MRPC --store outputs
 //! kd-label --teacher textattack/bert-base-uncased-SST-2 --data tweets.jsonl --text body --store outputs --compute bf16
-//! # On many machines: share i of n, then copy the shards of one teacher into one folder.
-//! kd-label ... --share $SLURM_ARRAY_TASK_ID/64      # Slurm, array 0-63
-//! kd-label ... --share $JOB_COMPLETION_INDEX/64     # Kubernetes, an indexed job
-//! seq 0 63 | parallel kd-label ... --share {}/64    # GNU parallel
+//! # On many machines: part i of n, then copy the files of one teacher into one folder.
+//! kd-label ... --shard $SLURM_ARRAY_TASK_ID/64      # Slurm, array 0-63
+//! kd-label ... --shard $JOB_COMPLETION_INDEX/64     # Kubernetes, an indexed job
+//! seq 0 63 | parallel kd-label ... --shard {}/64    # GNU parallel
 //! # A teacher elsewhere: its answers as a file.
 //! kd-label --import answers.jsonl --teacher my-api --weights 2026-11 --classes neg,pos --store outputs
 //! kd-label --import train.tsv --text 1 --scores 2 --numbers probs --teacher neuronblocks --weights 1 --classes 0,1 ...
@@ -78,7 +78,7 @@ struct Args {
     #[arg(long)]
     top_k: Option<usize>,
     /// i/n: every n-th example only, beginning with the i-th, counted from 0
-    #[arg(long, alias = "shard", default_value = "0/1")]
+    #[arg(long = "shard", default_value = "0/1")]
     share: Share,
     /// Threads; all cores without it
     #[arg(long)]
@@ -154,7 +154,7 @@ fn main() -> Result<()> {
         outputs.verify();
     }
     for damage in outputs.damage() {
-        eprintln!("damaged: {damage}; its examples are asked again where they are not stored elsewhere");
+        eprintln!("damaged: {damage}; with --verify its examples are asked again, or remove the file and run again");
     }
     if let Some(path) = &args.export {
         outputs.export(path, examples.iter().copied(), args.export_type)?;

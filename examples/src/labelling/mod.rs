@@ -39,13 +39,14 @@ pub fn label(
 ) -> Result<usize> {
     let there = examples.iter().filter(|&&example| outputs.contains(example)).count();
     let mut progress = Progress::new(&teacher.about().model, examples.len(), there, "examples");
-    let (mut asked, mut done) = (0, 0);
+    let (mut asked, mut done) = (0, there);
     for chunk in examples.chunks(CHUNK) {
+        let counted = chunk.iter().filter(|&&example| outputs.contains(example)).count();
         outputs.refresh()?;
         let mut seen = HashSet::new();
         let is_new = |content: &Content<'_>| !outputs.contains(*content) && seen.insert(content.digest());
         let new: Vec<Content<'_>> = chunk.iter().copied().filter(is_new).collect();
-        done += chunk.len() - new.len();
+        done += chunk.len() - new.len() - counted; // by others, or twice in this chunk
         if new.is_empty() {
             continue;
         }

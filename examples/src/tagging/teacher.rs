@@ -13,7 +13,7 @@ use kd_data::batches::{BatchPlan, DEFAULT_POOL, collate_labels, sequential};
 use kd_data::digest;
 use kd_data::encode::{Encode, EncodedWords, WordPieces};
 use kd_data::tags::Classes;
-use kd_data::teacher_outputs::{About, Content, Store, TeacherOutputs, TeacherRows};
+use kd_data::teacher_outputs::{About, Content, FloatType, TeacherOutputs, TeacherRows};
 use kd_teachers::config::EncoderConfig;
 use kd_teachers::heads::{HeadOptions, TokenTagger};
 use kd_teachers::hub::ModelFiles;
@@ -101,10 +101,19 @@ pub fn ask(
         max_len: pretrained.max_len,
         ..About::named(&settings.model, weights, classes.names().to_vec())
     };
-    let mut stored = Store::open(folder.path.join("teacher-outputs"))?.teacher(&about)?;
-    if !draw.data.examples.iter().all(|sentence| stored.contains(sentence)) {
-        fine_tune_and_ask(draw, classes, pretrained, settings, seed, device, folder, &mut stored)?;
-    }
+    let path = folder.path.join("teacher-outputs.shard");
+    let found = if path.exists() { Some(TeacherOutputs::open_file(&path)?) } else { None };
+    let is_whole = |stored: &TeacherOutputs| {
+        stored.about().key() == about.key() && draw.data.examples.iter().all(|sentence| stored.contains(sentence))
+    };
+    let stored = match found.filter(is_whole) {
+        Some(stored) => stored,
+        None => {
+            let stored = fine_tune_and_ask(draw, classes, pretrained, settings, seed, device, folder, about)?;
+            stored.export(&path, &draw.data.examples, FloatType::F32)?;
+            stored
+        }
+    };
     let outputs = stored.join(&draw.data.examples)?;
     let scores = folder.cached("teacher", || {
         let f1 = |ids: &[usize]| -> Result<f64> {
@@ -125,8 +134,8 @@ fn fine_tune_and_ask(
     seed: u64,
     device: &Device,
     folder: &Folder,
-    stored: &mut TeacherOutputs,
-) -> Result<()> {
+    about: About,
+) -> Result<TeacherOutputs> {
     let (tagger, variables) = pretrained.tagger(classes, seed, device)?;
     let max_len = pretrained.max_len;
     let words = draw.data.examples.iter().map(|sentence| &sentence.words);
@@ -168,6 +177,7 @@ fn fine_tune_and_ask(
     drop(progress);
 
     let tagger = tagger.pack(Precision::F32)?; // from here on it is only asked
+    let mut stored = TeacherOutputs::in_memory(about)?;
     let mut progress = Progress::new("teacher's outputs", draw.data.len(), 0, "sentences");
     let mut done = 0;
     for examples in sequential(encoded.lengths(), 2048) {
@@ -179,12 +189,11 @@ fn fine_tune_and_ask(
         done += examples.len();
         progress.set(done, "");
     }
-    stored.flush()?;
     // The logits are what students need; the weights can be had again from the seed.
     if let Err(error) = std::fs::remove_file(&checkpoint)
         && error.kind() != std::io::ErrorKind::NotFound
     {
         bail!("{}: {error}", checkpoint.display());
     }
-    Ok(())
+    Ok(stored)
 }
