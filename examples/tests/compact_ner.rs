@@ -1,10 +1,13 @@
 //! The recipe as its users run it: same seed, same bytes, whatever the threads and however often it is killed.
 
-use std::collections::BTreeMap;
+mod runs;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
+
+use runs::{files, kill_until_done};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_compact_ner");
 
@@ -48,23 +51,6 @@ fn run(out: &Path, threads: usize) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Every file below `folder` and its bytes.
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut open = vec![folder.to_path_buf()];
-    while let Some(next) = open.pop() {
-        for entry in std::fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                open.push(path);
-            } else {
-                found.insert(path.strip_prefix(folder).unwrap().to_path_buf(), std::fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
-}
-
 fn assert_same(a: &Path, b: &Path) {
     let (a, b) = (files(a), files(b));
     assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
@@ -84,20 +70,7 @@ fn one_and_two_threads_and_a_run_killed_again_and_again_give_the_same_bytes() {
     run(&two, 2);
     assert_same(&one, &two);
 
-    let (mut kills, mut patience) = (0, Duration::from_millis(60));
-    loop {
-        let mut child = command(&killed, 2).spawn().unwrap();
-        std::thread::sleep(patience);
-        if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success(), "{status}");
-            break;
-        }
-        child.kill().unwrap(); // SIGKILL
-        child.wait().unwrap();
-        kills += 1;
-        // Every run gets a little further than the last, so that kills fall everywhere and the end is reached.
-        patience += Duration::from_millis(25);
-    }
+    let kills = kill_until_done(|| command(&killed, 2));
     assert!(kills >= 5, "killed only {kills} times");
     assert_same(&one, &killed);
 }

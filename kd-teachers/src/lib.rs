@@ -1,4 +1,4 @@
-//! Pretrained teachers of the BERT family, trainable with Candle.
+//! Pretrained teachers, trainable with Candle: BERT, RoBERTa and XLM-RoBERTa, DistilBERT, ALBERT, ELECTRA.
 //!
 //! [`hub`] finds a model's files (in a folder, in the Hugging Face hub's cache, or by downloading them), [`config`] and
 //! [`checkpoint`] read them, [`encoder`] is the network, and [`heads`] puts a tagger's or a classifier's head on it.

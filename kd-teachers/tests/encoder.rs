@@ -8,8 +8,8 @@ use kd_core::model::{Mode, Student};
 use kd_core::testing::assert_all_variables_learn;
 use kd_core::variables::Variables;
 use kd_teachers::checkpoint::{Checkpoint, Part};
-use kd_teachers::config::EncoderConfig;
-use kd_teachers::encoder::Encoder;
+use kd_teachers::config::{EncoderConfig, Family};
+use kd_teachers::encoder::{Encoder, Wanted};
 use kd_teachers::heads::TokenTagger;
 use kd_teachers::hub::ModelFiles;
 use reference::{FAMILIES, assert_close, encoder, floats, folder, sequence, tokens, unpadded, values};
@@ -158,29 +158,37 @@ fn an_unknown_id_is_an_error() {
 
 #[test]
 fn layers_in_half_precision_keep_weights_and_gradients_in_f32() {
-    let variables = Variables::new(1, DType::F32, &Device::Cpu);
-    let config = EncoderConfig {
-        vocabulary: 30,
-        hidden: 16,
-        layers: 2,
-        heads: 2,
-        intermediate: 32,
-        ..EncoderConfig::bert_base()
-    };
-    let exact = Encoder::new(&config, variables.builder()).unwrap();
-    let mixed = Encoder::new(&config, variables.builder()).unwrap().computing_in(DType::BF16);
-    let sequence = pad(&[vec![2, 7, 3], vec![2, 3]], &Device::Cpu).unwrap();
-    let [expected, found] = [&exact, &mixed].map(|encoder| encoder.hidden_states(&sequence, Mode::Eval).unwrap());
-    for (expected, found) in expected.iter().zip(&found) {
-        assert_eq!(found.dtype(), DType::F32);
-        let (expected, found) = (unpadded(expected, &sequence), unpadded(found, &sequence));
-        assert_close(&found, &expected, 0.05, "mixed precision");
-    }
-    assert_ne!(values(&expected[2]), values(&found[2]));
-    let last = mixed.forward(&sequence, Mode::Train { seed: 3 }).unwrap();
-    let gradients = weigh(&last).backward().unwrap();
-    for (name, variable) in variables.named() {
-        let gradient = gradients.get(&variable).unwrap_or_else(|| panic!("`{name}` has no gradient"));
-        assert_eq!(gradient.dtype(), DType::F32, "{name}");
+    for family in [Family::Bert, Family::Albert] {
+        let variables = Variables::new(1, DType::F32, &Device::Cpu);
+        let config = EncoderConfig {
+            vocabulary: 30,
+            hidden: 16,
+            embedding: (family == Family::Albert).then_some(8),
+            layers: 2,
+            heads: 2,
+            intermediate: 32,
+            ..EncoderConfig::base(family)
+        };
+        let exact = Encoder::new(&config, variables.builder()).unwrap();
+        let mixed = Encoder::new(&config, variables.builder()).unwrap().computing_in(DType::BF16);
+        let sequence = pad(&[vec![2, 7, 3], vec![2, 3]], &Device::Cpu).unwrap();
+        let wanted = Wanted { hidden: true, attention: true };
+        let [expected, found] = [&exact, &mixed].map(|encoder| encoder.encode(&sequence, Mode::Eval, wanted).unwrap());
+        for (expected, found) in expected.hidden.iter().zip(&found.hidden) {
+            assert_eq!(found.dtype(), DType::F32);
+            let (expected, found) = (unpadded(expected, &sequence), unpadded(found, &sequence));
+            assert_close(&found, &expected, 0.05, "mixed precision");
+        }
+        for (expected, found) in expected.attention.iter().zip(&found.attention) {
+            assert_eq!(found.dtype(), DType::F32);
+            assert_close(&values(found), &values(expected), 0.01, "mixed precision, attention");
+        }
+        assert_ne!(values(&expected.hidden[2]), values(&found.hidden[2]));
+        let last = mixed.forward(&sequence, Mode::Train { seed: 3 }).unwrap();
+        let gradients = weigh(&last).backward().unwrap();
+        for (name, variable) in variables.named() {
+            let gradient = gradients.get(&variable).unwrap_or_else(|| panic!("`{name}` has no gradient"));
+            assert_eq!(gradient.dtype(), DType::F32, "{name}");
+        }
     }
 }

@@ -284,7 +284,11 @@ fn shared_layers_get_the_sum_of_the_gradients_of_their_uses() {
     };
     let value = || loss().to_scalar::<f64>().unwrap();
     let gradients = loss().backward().unwrap();
+    // The backward that trainers use adds the uses up too.
+    let trained = kd_core::ops::backward(&loss()).unwrap();
     for (name, var) in variables.named() {
+        let [added, expected] = [&trained, &gradients].map(|gradients| gradients.get(&var).unwrap());
+        kd_core::testing::assert_close(added, expected, 1e-12, 1e-12).unwrap();
         let gradient = gradients.get(&var).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
         let original = var.as_tensor().copy().unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
         for idx in [0, original.len() / 2, original.len() - 1] {

@@ -179,13 +179,15 @@ fn main() -> Result<()> {
         runs.push(folder.cached(&fine_tune::name_of(lr), || {
             let model = Model::new(data.task.kind, &data.classes, &files, &settings, &device)?;
             pieces.check_vocabulary(model.config().vocabulary)?;
-            let run = fine_tune::fine_tune(&encoded, &model, &settings, lr, &folder)?;
-            for &part in &args.predict {
-                let path = args.out.join(format!("{}.{}.tsv", fine_tune::name_of(lr), part.name()));
-                report::save_text(&path, &encoded.predictions(part, &*model.asked()?)?)?;
-            }
-            Ok(run)
+            fine_tune::fine_tune(&encoded, &model, &settings, lr, &folder)
         })?);
+        for &part in &args.predict {
+            let path = args.out.join(format!("{}.{}.tsv", fine_tune::name_of(lr), part.name()));
+            if !path.exists() {
+                let teacher = fine_tune::load(data.task.kind, &args.out.join(fine_tune::name_of(lr)), &device)?;
+                report::save_text(&path, &encoded.predictions(part, &*teacher)?)?;
+            }
+        }
         fine_tune::clean_up(lr, &folder)?;
     }
     report::save(&args.out.join("report.json"), &serde_json::json!({"run": described, "teachers": runs}))?;

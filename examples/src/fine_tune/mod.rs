@@ -26,7 +26,7 @@ use kd_data::task::TaskKind;
 use serde::{Deserialize, Serialize};
 
 pub use self::data::{Data, Encoded};
-pub use self::model::{Freeze, Model};
+pub use self::model::{Freeze, Model, load};
 pub use self::record::{Epoch, Run, table};
 use self::record::{Record, Shared};
 use crate::folder::Folder;

@@ -56,6 +56,27 @@ enum Head {
     Tagger(Box<TokenTagger>),
 }
 
+impl Head {
+    /// A copy to be asked: on the CPU with packed layers, which keep no graph.
+    fn asked(&self, on_cpu: bool) -> candle_core::Result<Box<dyn Student>> {
+        Ok(match self {
+            Head::Classifier(classifier) if on_cpu => Box::new(classifier.pack(Precision::F32)?),
+            Head::Tagger(tagger) if on_cpu => Box::new(tagger.pack(Precision::F32)?),
+            Head::Classifier(classifier) => Box::new((**classifier).clone()),
+            Head::Tagger(tagger) => Box::new((**tagger).clone()),
+        })
+    }
+}
+
+/// A fine-tuned model from its folder, to be asked.
+pub fn load(kind: TaskKind, folder: &Path, device: &Device) -> Result<Box<dyn Student>> {
+    let head = match kind {
+        TaskKind::Tagging => Head::Tagger(Box::new(TokenTagger::load(folder, device)?.0)),
+        _ => Head::Classifier(Box::new(SequenceClassifier::load(folder, device)?.0)),
+    };
+    Ok(head.asked(device.is_cpu())?)
+}
+
 impl Model {
     /// The encoder of `files` under a new head for `classes`.
     pub fn new(
@@ -116,14 +137,9 @@ impl Model {
         }
     }
 
-    /// The model as it is now, to be asked: on the CPU with packed layers, which keep no graph.
-    pub fn asked(&self) -> candle_core::Result<Box<dyn Student + '_>> {
-        Ok(match &self.head {
-            Head::Classifier(classifier) if self.on_cpu => Box::new(classifier.pack(Precision::F32)?),
-            Head::Tagger(tagger) if self.on_cpu => Box::new(tagger.pack(Precision::F32)?),
-            Head::Classifier(classifier) => Box::new((**classifier).clone()),
-            Head::Tagger(tagger) => Box::new((**tagger).clone()),
-        })
+    /// The model as it is now, to be asked.
+    pub fn asked(&self) -> candle_core::Result<Box<dyn Student>> {
+        self.head.asked(self.on_cpu)
     }
 
     /// Writes a folder that can be loaded again, here and with transformers.

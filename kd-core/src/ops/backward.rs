@@ -44,7 +44,7 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     let handed_over = HANDED_OVER.take().unwrap_or_default();
     drop(guard);
     for (variable, gradient) in handed_over {
-        // A variable that is used twice gets two, and one that is used by Candle's operations too has one there.
+        // A variable that is used by Candle's operations too has one there.
         let sum = match gradients.remove(&variable) {
             Some(other) => (other + gradient)?,
             None => gradient,
@@ -65,7 +65,13 @@ pub(crate) fn hand_over(argument: &Tensor, gradient: Tensor) -> Option<Tensor> {
     }
     HANDED_OVER.with_borrow_mut(|handed_over| match handed_over {
         Some(handed_over) => {
-            handed_over.push((argument.clone(), gradient));
+            // Added at once, so that a weight of many uses does not keep a gradient of each; what cannot be added is an
+            // error in `backward`.
+            let other = handed_over.iter_mut().find(|(variable, _)| variable.id() == argument.id());
+            match other.map(|(_, other)| (&*other + &gradient).map(|sum| *other = sum)) {
+                Some(Ok(())) => {}
+                _ => handed_over.push((argument.clone(), gradient)),
+            }
             None
         }
         None => Some(gradient),

@@ -153,4 +153,28 @@ cases.append(
     )
 )
 
+
+def gelu_tanh(x):
+    return functional.gelu(x, approximate="tanh")
+
+
+cases.append(
+    case(
+        "linear_activation",
+        {"x": random(2, 3, 5, scale=2.0), "weight": random(4, 5), "bias": random(4)},
+        lambda x, weight, bias: gelu_tanh(functional.linear(x, weight, bias)),
+        activation="gelu_tanh",
+    )
+)
+layer.activation = gelu_tanh
+cases.append(
+    case(
+        "encoder_layer",
+        {name: inputs[key] for name, key in named.items()},
+        lambda **inputs: encoder_layer(**{named[name]: value for name, value in inputs.items()}),
+        mask=pack(mask),
+        activation="gelu_tanh",
+    )
+)
+
 print(json.dumps(cases))

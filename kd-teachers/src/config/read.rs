@@ -55,13 +55,18 @@ impl EncoderConfig {
             Family::XlNet => usize::MAX,
             _ => reader.size("max_position_embeddings")?,
         };
-        let has_embedding = matches!(family, Family::Albert | Family::Electra);
+        let hidden = reader.size(keys.hidden)?;
+        let embedding = match family {
+            // 128 is transformers' default.
+            Family::Albert | Family::Electra => Some(reader.maybe_size("embedding_size")?.unwrap_or(128)),
+            _ => None,
+        };
+        let embedding = embedding.filter(|&width| width != hidden);
         let config = Self {
             family,
             vocabulary: reader.size("vocab_size")?,
-            hidden: reader.size(keys.hidden)?,
-            // 128 is transformers' default.
-            embedding: if has_embedding { Some(reader.maybe_size("embedding_size")?.unwrap_or(128)) } else { None },
+            hidden,
+            embedding,
             layers: reader.size(keys.layers)?,
             groups: match family {
                 Family::Albert => reader.maybe_size("num_hidden_groups")?.unwrap_or(1),

@@ -57,3 +57,83 @@ fn what_is_not_implemented_is_an_error_that_names_it() {
     check(DISTILBERT, "\"1\": \"I\"", "\"2\": \"I\"", "`id2label`: expected an object with a name for each");
     check(BERT, "{\"model_type\"", "{model_type", "key must be a string at line 1 column 2");
 }
+
+/// The config.json of a family's base model, with classes.
+fn base_of(family: Family) -> (EncoderConfig, serde_json::Value) {
+    let classes = vec!["B".to_string(), "A".to_string()];
+    let config = EncoderConfig { classes: Some(classes.clone()), ..EncoderConfig::base(family) };
+    let json = config.to_json("X", &classes);
+    (config, json)
+}
+
+#[test]
+fn every_family_is_written_and_read_again() {
+    for family in Family::ALL {
+        let (config, json) = base_of(family);
+        assert_eq!(parse(&json.to_string()).unwrap(), config);
+        assert_eq!(json["model_type"], family.model_type());
+        // Values that are nobody's default.
+        let config = EncoderConfig {
+            activation: Activation::Relu,
+            hidden_dropout: 0.25,
+            attention_dropout: if family == Family::XlNet { 0.25 } else { 0.125 },
+            classifier_dropout: Some(0.5),
+            summary_dropout: matches!(family, Family::DistilBert | Family::XlNet).then_some(0.375),
+            clamp_len: (family == Family::XlNet).then_some(7),
+            groups: if family == Family::Albert { 3 } else { 1 },
+            embedding: matches!(family, Family::Albert | Family::Electra).then_some(64),
+            relative_buckets: if family == Family::MpNet { 16 } else { 32 },
+            problem_type: Some(ProblemType::MultiLabel),
+            initializer_range: 0.01,
+            ..config
+        };
+        let json = config.to_json("X", &["B", "A"].map(String::from));
+        assert_eq!(parse(&json.to_string()).unwrap(), config);
+    }
+}
+
+#[test]
+fn positions_start_behind_the_paddings_id_in_roberta() {
+    let (_, mut json) = base_of(Family::Roberta);
+    assert_eq!((&json["max_position_embeddings"], &json["pad_token_id"]), (&514.into(), &1.into()));
+    json["pad_token_id"] = 3.into();
+    let config = parse(&json.to_string()).unwrap();
+    assert_eq!((config.first_position, config.max_positions), (4, 510));
+    // MPNet's do not move, and what has no padding id gets the family's.
+    let (_, mut json) = base_of(Family::MpNet);
+    json["pad_token_id"] = 3.into();
+    assert_eq!(parse(&json.to_string()).unwrap().first_position, 2);
+    json["pad_token_id"] = serde_json::Value::Null;
+    assert_eq!(parse(&json.to_string()).unwrap().padding_id, 1);
+}
+
+#[test]
+fn both_names_of_the_approximate_gelu_are_read() {
+    for name in ["gelu_new", "gelu_pytorch_tanh"] {
+        let config = parse(&BERT.replace("\"gelu\"", &format!("\"{name}\""))).unwrap();
+        assert_eq!(config.activation, Activation::GeluTanh);
+        assert_eq!(config.to_json("X", &[])["hidden_act"], "gelu_new");
+    }
+}
+
+#[test]
+fn what_a_family_does_not_do_is_an_error_that_names_it() {
+    let check = |family, key: &str, value: serde_json::Value, expected: &str| {
+        let (_, mut json) = base_of(family);
+        json[key] = value;
+        let message = parse(&json.to_string()).unwrap_err().to_string();
+        assert!(message.starts_with("folder/config.json: ") && message.contains(expected), "{message}");
+    };
+    check(Family::Albert, "inner_group_num", 2.into(), "unsupported `inner_group_num`: expected 1, found 2");
+    check(Family::Albert, "num_hidden_groups", 5.into(), "the 12 layers are no multiple of the 5 groups");
+    check(Family::XlNet, "attn_type", "uni".into(), "unsupported `attn_type`: expected \"bi\", found \"uni\"");
+    check(Family::XlNet, "same_length", true.into(), "unsupported `same_length`: expected false, found true");
+    check(Family::XlNet, "untie_r", false.into(), "unsupported `untie_r`: expected true, found false");
+    check(Family::XlNet, "d_head", 32.into(), "unsupported `d_head`: expected 64, found 32");
+    check(Family::XlNet, "summary_type", "mean".into(), "unsupported `summary_type`: expected \"last\"");
+    check(Family::XlNet, "clamp_len", 0.into(), "`clamp_len`: expected a whole number from 1, found 0");
+    check(Family::Electra, "embedding_size", 0.into(), "`embedding_size`: expected a whole number from 1, found 0");
+    check(Family::Roberta, "is_decoder", true.into(), "unsupported `is_decoder`: expected false, found true");
+    check(Family::Bert, "pad_token_id", (-1).into(), "`pad_token_id`: expected a word piece's id, found -1");
+    check(Family::Bert, "problem_type", "x".into(), "unsupported `problem_type`: expected one of \"single_label");
+}
