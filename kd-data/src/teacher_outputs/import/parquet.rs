@@ -37,7 +37,7 @@ pub fn parquet(path: impl AsRef<Path>, columns: &ScoreColumns, outputs: &mut Tea
     let rows = reader.get_row_iter(Some(projection)).map_err(wrong)?;
     let classes = outputs.classes().to_vec();
     let mut import = Import::new(outputs);
-    let mut add = || {
+    let add = || {
         for (row, line) in rows.zip(1..) {
             let row = row.map_err(wrong)?;
             let field = |name: &String| {
