@@ -5,9 +5,9 @@
 //! STORE/<key>/<time>-<random>.shard  blocks of outputs, appended; any number of such files
 //! ```
 //!
-//! The key of a teacher is a digest of its weights, its tokenizer, the longest sequence, the names of its classes and what is kept
-//! ([`About`]); the key of an example is a digest of its text ([`Content`]). What was not asked is missing and never
-//! something else, whatever data set, order or student asks for it. Class columns are matched by name.
+//! The key of a teacher is a digest of its weights, its tokenizer, the longest sequence, the names of its classes and
+//! what is kept ([`About`]); the key of an example is a digest of its text ([`Content`]). What was not asked is missing
+//! and never something else, whatever data set, order or student asks for it. Class columns are matched by name.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -26,13 +26,16 @@
 //! ```
 //!
 //! # What can be relied on
-//! - *Killed at any byte*: the next process finds every batch that was appended, but perhaps the last. After a power cut what was
-//!   appended in the last seconds may be missing ([`TeacherOutputs::flush`]).
-//! - *Never a wrong row*: every byte is under a checksum. Heads of blocks are checked at opening, numbers when they are first read;
-//!   [`TeacherOutputs::verify`] reads everything. What is damaged is missing or an error that names file and byte.
-//! - *Any number of processes and machines*: each appends to a shard of its own. Stores are merged by copying the shards of one
-//!   teacher into one folder; what two processes stored twice is read once. A shard of another teacher is refused.
-//! - *Size*: nothing is read that is not asked for. In memory an example takes 33 to 66 bytes, on disk 24 and its numbers.
+//! - *Killed at any byte*: the next process finds every batch that was appended, but perhaps the last. After a power
+//!   cut what was appended in the last seconds may be missing ([`TeacherOutputs::flush`]).
+//! - *Never a wrong row*: every byte is under a checksum. Heads of blocks are checked at opening, numbers when they are
+//!   first read; [`TeacherOutputs::verify`] reads everything. What is damaged is missing or an error that names file
+//!   and byte.
+//! - *Any number of processes and machines*: each appends to a shard of its own. Stores are merged by copying the
+//!   shards of one teacher into one folder; what two processes stored twice is read once. A shard of another teacher is
+//!   refused.
+//! - *Size*: nothing is read that is not asked for. In memory an example takes 33 to 66 bytes, on disk 24 and its
+//!   numbers.
 //!
 //! Shards must not be cut or overwritten while a process has them open: they are mapped into memory.
 

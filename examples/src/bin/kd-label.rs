@@ -12,8 +12,8 @@
 //! kd-label --import train.tsv --text 1 --scores 2 --numbers probs --teacher neuronblocks --weights 1 --classes 0,1 ...
 //! ```
 //!
-//! What is in the store is not asked again, so the same command goes on after Ctrl-C or a kill, which cost one batch at most.
-//! Several of these programs may fill one store at once.
+//! What is in the store is not asked again, so the same command goes on after Ctrl-C or a kill, which cost one batch at
+//! most. Several of these programs may fill one store at once.
 
 use std::path::PathBuf;
 

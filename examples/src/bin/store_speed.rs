@@ -1,16 +1,16 @@
-//! What the store of teachers' outputs is worth: an epoch of distillation with it against the same epoch with the teachers
-//! called live, and how fast it is filled.
+//! What the store of teachers' outputs is worth: an epoch of distillation with it against the same epoch with the
+//! teachers called live, and how fast it is filled.
 //!
 //! ```sh
 //! cargo run --release --bin store_speed -- --teacher out/a --teacher out/b --teacher out/c \
 //!     --student sentence-transformers/paraphrase-MiniLM-L3-v2 --task mrpc --data glue/MRPC/train.tsv --json speed.json
 //! ```
 //!
-//! Two students start from the same weights and see the same batches; each step of one is followed by the same step of the
-//! other, so that a busy machine slows both. The loss is the mean over the teachers of the Kullback-Leibler divergence at temperature
-//! 2, as TMKD has it (Yang et al. 2020, §3). Live, every teacher reads the batch in pieces of its own, with packed f32 layers on
-//! the CPU, and no graph. Filling is measured with batches of similar lengths, as `kd-label` does it, and with batches in the
-//! file's order that are padded to `--max-len`; both write to a store on the disk.
+//! Two students start from the same weights and see the same batches; each step of one is followed by the same step of
+//! the other, so that a busy machine slows both. The loss is the mean over the teachers of the Kullback-Leibler
+//! divergence at temperature 2. Live, every teacher reads the batch in pieces of its own, with packed f32 layers on the
+//! CPU, and no graph. Filling is measured with batches of similar lengths, as `kd-label` does it, and with batches in
+//! the file's order that are padded to `--max-len`; both write to a store on the disk.
 
 use std::path::PathBuf;
 use std::time::Instant;

@@ -26,8 +26,8 @@ const CHUNK: usize = 1 << 16;
 
 /// Asks `teacher` about the examples that `outputs` has not, and returns the number of those.
 ///
-/// A batch is at most `batch_tokens` tokens with its padding, of examples of similar lengths, and is on the disk before the next
-/// is begun. What other processes stored in the meantime is not asked again.
+/// A batch is at most `batch_tokens` tokens with its padding, of examples of similar lengths, and is on the disk before
+/// the next is begun. What other processes stored in the meantime is not asked again.
 ///
 /// # Errors
 /// If examples are not of the teacher's kind, the disk is full, or Ctrl-C was pressed; every finished batch is kept.

@@ -44,8 +44,8 @@ pub struct About {
 pub struct Stored {
     /// How logits are kept; f32 unless they are to be small.
     pub logits: FloatType,
-    /// Keep that many of the largest logits of a row, 1 to the number of classes, and the log of the summed exponentials of the
-    /// others; none: all. See [`super::TeacherRows`] for what comes back.
+    /// Keep that many of the largest logits of a row, 1 to the number of classes, and the log of the summed
+    /// exponentials of the others; none: all. See [`super::TeacherRows`] for what comes back.
     #[serde(default)]
     pub top_k: Option<usize>,
     /// Hidden states.

@@ -8,8 +8,8 @@
 //!         payload: each example's numbers, in the order of the entries
 //! ```
 //!
-//! Everything is little-endian. A block is a batch and is written at once; what ends before its block does was cut off while it
-//! was written. The first three sums are looked at when a file is opened, a payload's when it is first read.
+//! Everything is little-endian. A block is a batch and is written at once; what ends before its block does was cut off
+//! while it was written. The first three sums are looked at when a file is opened, a payload's when it is first read.
 
 use super::about::About;
 use super::content::ExampleDigest;

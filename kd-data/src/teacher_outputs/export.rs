@@ -19,8 +19,8 @@ impl TeacherOutputs {
     /// Writes the logits of `examples` to one file, whole or not at all, each example once.
     ///
     /// The file is a shard: [`TeacherOutputs::open_file`] reads it, and copied into a teacher's folder it belongs to
-    /// that store if that keeps the same. It holds digests of the examples and no text. Hidden states and attentions are left out;
-    /// `logits` says how numbers are kept.
+    /// that store if that keeps the same. It holds digests of the examples and no text. Hidden states and attentions
+    /// are left out; `logits` says how numbers are kept.
     ///
     /// # Errors
     /// If an example is not there, a number is too large for f16, or the file cannot be written.

@@ -7,9 +7,9 @@
 //! | `parquet`    | the same columns, or one of lists; with this crate's feature `parquet`           |
 //! | [`npy`]      | NumPy's matrix, `(rows, classes)`, of examples that are at hand                  |
 //!
-//! Numbers are logits or probabilities. Probabilities are stored as their logarithms, whose softmax they are; each has to be
-//! above 0 and at most 1, and those of a row have to sum to 1 (to 0.01: files are rounded). Two classes may
-//! be given as one number, the second's: a probability `p` stands for `log(1 − p), log p` and a logit `z` for `0, z`.
+//! Numbers are logits or probabilities. Probabilities are stored as their logarithms, whose softmax they are; each has
+//! to be above 0 and at most 1, and those of a row have to sum to 1 (to 0.01: files are rounded). Two classes may be
+//! given as one number, the second's: a probability `p` stands for `log(1 − p), log p` and a logit `z` for `0, z`.
 //!
 //! ```
 //! use candle_core::Device;
@@ -78,15 +78,15 @@ impl std::str::FromStr for Numbers {
 /// Which columns of a table are read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ScoreColumns {
-    /// Whether the first line names the columns; without, a column's name is its number, counted from 1. Parquet always has
-    /// names.
+    /// Whether the first line names the columns; without, a column's name is its number, counted from 1. Parquet always
+    /// has names.
     pub header: bool,
     /// The column of the text, or of the first text of a pair.
     pub first: String,
     /// The column of the second text.
     pub second: Option<String>,
-    /// A column for each class, in the order of the teacher's classes; or one for the second of two classes; or, in Parquet,
-    /// one of lists.
+    /// A column for each class, in the order of the teacher's classes; or one for the second of two classes; or, in
+    /// Parquet, one of lists.
     pub scores: Vec<String>,
     /// What they hold.
     pub numbers: Numbers,

@@ -166,12 +166,12 @@ impl TeacherOutputs {
 
     /// Adds the outputs of a batch: `per_example[i]` rows of `logits`, `(rows, classes)`, are those of `examples[i]`.
     ///
-    /// An example that is there already stays as it is. The batch is one block on the disk: after a kill it is there whole or
-    /// not at all.
+    /// An example that is there already stays as it is. The batch is one block on the disk: after a kill it is there
+    /// whole or not at all.
     ///
     /// # Errors
-    /// If the shapes do not fit, a logit is not finite (the message names the example), hidden states or attentions are to
-    /// be stored as well, or the disk is full. Nothing is added then and nothing lost that was there.
+    /// If the shapes do not fit, a logit is not finite (the message names the example), hidden states or attentions are
+    /// to be stored as well, or the disk is full. Nothing is added then and nothing lost that was there.
     pub fn append(&mut self, examples: &[Content<'_>], per_example: &[usize], logits: &Tensor) -> Result<()> {
         if self.about.stored.has_tokens() {
             let expected = "logits alone to be stored, or `append_output`";
@@ -185,8 +185,8 @@ impl TeacherOutputs {
     /// teacher said of `tokens`.
     ///
     /// # Errors
-    /// As [`TeacherOutputs::append`], and if `output` lacks a layer, or an example was encoded in several sequences and its
-    /// hidden states are to be stored.
+    /// As [`TeacherOutputs::append`], and if `output` lacks a layer, or an example was encoded in several sequences and
+    /// its hidden states are to be stored.
     pub fn append_output(&mut self, examples: &[Content<'_>], tokens: &Tokens, output: &Output) -> Result<()> {
         let lengths = if self.about.stored.has_tokens() {
             let lengths = tokens.first.lengths()?;
@@ -287,8 +287,8 @@ impl TeacherOutputs {
         &self.damaged
     }
 
-    /// Shards that could not be read to their end because bytes in them changed; a shard that ends in a part of a block, as a
-    /// killed process leaves it, is not damaged.
+    /// Shards that could not be read to their end because bytes in them changed; a shard that ends in a part of a
+    /// block, as a killed process leaves it, is not damaged.
     pub fn damage(&self) -> impl Iterator<Item = &Damage> {
         self.shards.iter().filter_map(|shard| shard.damage()).chain(&self.damaged)
     }
@@ -352,8 +352,8 @@ impl Drop for Own {
 
 /// A new shard with its head, locked for as long as it is open.
 ///
-/// Names begin with the time, so that they sort, and go on with random digits: shards of many machines meet in one folder.
-/// The lock tells whoever tidies the folder that the shard is still written.
+/// Names begin with the time, so that they sort, and go on with random digits: shards of many machines meet in one
+/// folder. The lock tells whoever tidies the folder that the shard is still written.
 fn create(folder: &Path, about: &About) -> Result<(PathBuf, File)> {
     let time = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
     let path = folder.join(format!("{time:010x}-{:016x}.{EXTENSION}", random()));

@@ -21,14 +21,14 @@ pub(super) struct Place {
 
 /// A teacher's outputs for the examples of a data set, by position: what [`super::TeacherOutputs::join`] returns.
 ///
-/// The numbers stay on the disk until a batch asks for them. Rows stand in the order of the examples of a batch and, within
-/// one, of its words, whatever tokenizer the teacher had.
+/// The numbers stay on the disk until a batch asks for them. Rows stand in the order of the examples of a batch and,
+/// within one, of its words, whatever tokenizer the teacher had.
 ///
 /// # Wide heads
 /// Where only the `k` largest logits were kept, these come back as they were, and the others share what probability the
-/// teacher gave to all of them together, evenly: each is `log(Σ_rest exp z) − log(classes − k)`. The softmax of such a row
-/// gives the `k` classes exactly the teacher's probabilities; at another temperature than 1 that is true of the `k` among
-/// themselves.
+/// teacher gave to all of them together, evenly: each is `log(Σ_rest exp z) − log(classes − k)`. The softmax of such a
+/// row gives the `k` classes exactly the teacher's probabilities; at another temperature than 1 that is true of the `k`
+/// among themselves.
 #[derive(Debug, Clone)]
 pub struct TeacherRows {
     about: Arc<About>,

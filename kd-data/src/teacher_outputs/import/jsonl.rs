@@ -22,9 +22,9 @@ struct Line {
 /// Adds the lines of a file to `outputs`; returns their number.
 ///
 /// A line is an object with the example, `"text"`, `"text_a"` and `"text_b"`, or `"words"`, and with `"logits"` or
-/// `"probs"`: a list in the order of the teacher's classes, an object with the classes as names, or of two classes the number of
-/// the second; of words a list with one of these for each. Other names in the object are not looked at, and empty
-/// lines neither.
+/// `"probs"`: a list in the order of the teacher's classes, an object with the classes as names, or of two classes the
+/// number of the second; of words a list with one of these for each. Other names in the object are not looked at, and
+/// empty lines neither.
 ///
 /// # Errors
 /// If a line is something else or a number out of its range, by file and line; what stood before it is added then.

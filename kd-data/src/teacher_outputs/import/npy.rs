@@ -11,8 +11,8 @@ use crate::error::{Error, Result, count};
 use crate::teacher_outputs::{Content, TeacherOutputs};
 
 /// Adds a matrix of `rows.iter().sum()` rows to `outputs`, `rows[i]` of them of `examples[i]`; returns the number of
-/// examples. The matrix is `(rows, classes)`, or `(rows,)` for the second of two classes, of little-endian f16, f32 or f64, in
-/// C's order.
+/// examples. The matrix is `(rows, classes)`, or `(rows,)` for the second of two classes, of little-endian f16, f32 or
+/// f64, in C's order.
 ///
 /// # Errors
 /// If the file is something else, has another shape, or a number is out of its range, by file and row (counted from 1);
