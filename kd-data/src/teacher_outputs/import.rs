@@ -2,10 +2,10 @@
 //!
 //! | function     | file                                                                             |
 //! |--------------|----------------------------------------------------------------------------------|
-//! | [`jsonl`]    | an object a line: text or words, and `logits` or `probs`                         |
-//! | [`tsv`]      | a column a class, or one of the positive class's score, as NeuronBlocks has it   |
+//! | [`jsonl()`]  | an object a line: text or words, and `logits` or `probs`                         |
+//! | [`tsv()`]    | a column a class, or one of the positive class's score, as NeuronBlocks has it   |
 //! | `parquet`    | the same columns, or one of lists; with this crate's feature `parquet`           |
-//! | [`npy`]      | NumPy's matrix, `(rows, classes)`, of examples that are at hand                  |
+//! | [`npy()`]    | NumPy's matrix, `(rows, classes)`, of examples that are at hand                  |
 //!
 //! Numbers are logits or probabilities. Probabilities are stored as their logarithms, whose softmax they are; each has
 //! to be above 0 and at most 1, and those of a row have to sum to 1 (to 0.01: files are rounded). Two classes may be
