@@ -19,7 +19,7 @@ use kd_data::example::Utterance;
 use kd_data::sample::draw_per_class;
 use kd_data::snips::read_snips;
 use kd_data::tags::Classes;
-use kd_data::teacher_outputs::TeacherOutputs;
+use kd_data::teacher_outputs::{About, Content, TeacherOutputs, TeacherRows};
 use kd_data::vocabulary::Vocabulary;
 use kd_students::bundle::{self, BundleOptions, Description, StudentConfig};
 use kd_students::classifier::{Classifier, ClassifierConfig};
@@ -154,18 +154,20 @@ impl Teacher {
     }
 
     /// Its logits for every utterance.
-    pub fn ask(&self, utterances: &[Utterance]) -> Result<TeacherOutputs> {
-        let texts = utterances.iter().map(Utterance::text);
-        let encoded = EncodedTexts::new(&self.pieces, texts, MAX_PIECES, &self.device)?;
-        let mut outputs = TeacherOutputs::new(self.classifier.classes().to_vec(), "in memory".to_string())?;
+    pub fn ask(&self, utterances: &[Utterance]) -> Result<TeacherRows> {
+        let texts: Vec<String> = utterances.iter().map(Utterance::text).collect();
+        let encoded = EncodedTexts::new(&self.pieces, &texts, MAX_PIECES, &self.device)?;
+        let about = About::named("teacher", "in memory", self.classifier.classes().to_vec());
+        let mut outputs = TeacherOutputs::in_memory(about)?;
         let mut progress = Progress::new("teacher's outputs", utterances.len(), 0, "utterances");
         for examples in sequential(encoded.lengths(), 1024) {
             interrupt::check()?;
             let output = self.classifier.forward(&encoded.collate(&examples)?, Mode::Eval)?.detach();
-            outputs.append(&examples, &vec![1; examples.len()], output.logits()?)?;
+            let contents: Vec<Content> = examples.iter().map(|&id| (&texts[id]).into()).collect();
+            outputs.append(&contents, &vec![1; examples.len()], output.logits()?)?;
             progress.set(outputs.len(), "");
         }
-        Ok(outputs)
+        Ok(outputs.join(&texts)?)
     }
 
     /// Accuracy on test.
@@ -211,7 +213,7 @@ impl Pupil {
     pub fn train(
         data: &Data,
         draw: &Draw,
-        teacher: Option<&TeacherOutputs>,
+        teacher: Option<&TeacherRows>,
         settings: Settings,
         seed: u64,
         device: &Device,
@@ -240,7 +242,7 @@ impl Pupil {
             let (mut examples, mut teachers) = (gold.indices(step), Vec::new());
             if let Some(outputs) = teacher {
                 examples.extend(rest.indices(step).iter().map(|id| draw.labelled + id));
-                teachers.push(Output::from_logits(outputs.collate(&examples, data.classes.names(), device)?));
+                teachers.push(outputs.collate(&examples, data.classes.names(), device)?);
             }
             let utterances: Vec<&Utterance> = examples.iter().map(|&id| &draw.utterances[id]).collect();
             let labels = collate_labels(&labels, &examples, device)?;

@@ -7,6 +7,7 @@ pub mod fine_tune;
 pub mod folder;
 pub mod intents;
 pub mod interrupt;
+pub mod labelling;
 pub mod plot;
 pub mod predict;
 pub mod progress;

@@ -1,5 +1,7 @@
 //! What a student and a teacher are.
 
+use std::collections::HashMap;
+
 use candle_core::{Result, Tensor, bail};
 
 use crate::batch::Tokens;
@@ -121,19 +123,24 @@ impl<S: Student> Teacher for Frozen<S> {
 /// # Errors
 /// If the two lists are not the same set of names, each name once; the message lists the names that only one has.
 pub fn match_classes(teacher: &[String], student: &[String]) -> Result<Vec<usize>> {
-    for (owner, names) in [("teacher", teacher), ("student", student)] {
-        for (idx, name) in names.iter().enumerate() {
-            if names[..idx].contains(name) {
+    let columns = |owner: &str, names: &[String]| {
+        let mut columns = HashMap::with_capacity(names.len());
+        for (column, name) in names.iter().enumerate() {
+            if columns.insert(name.clone(), column).is_some() {
                 bail!("the {owner} has the class `{name}` twice");
             }
         }
-    }
-    let only = |a: &[String], b: &[String]| a.iter().filter(|name| !b.contains(name)).cloned().collect::<Vec<_>>();
-    let (only_teacher, only_student) = (only(teacher, student), only(student, teacher));
+        Ok(columns)
+    };
+    let (of_teacher, of_student) = (columns("teacher", teacher)?, columns("student", student)?);
+    let only = |names: &[String], others: &HashMap<String, usize>| {
+        names.iter().filter(|name| !others.contains_key(*name)).cloned().collect::<Vec<_>>()
+    };
+    let (only_teacher, only_student) = (only(teacher, &of_student), only(student, &of_teacher));
     if !only_teacher.is_empty() || !only_student.is_empty() {
         bail!(
             "the classes of teacher and student differ: only the teacher has {only_teacher:?}, only the student has {only_student:?}"
         );
     }
-    Ok(student.iter().filter_map(|name| teacher.iter().position(|other| other == name)).collect())
+    Ok(student.iter().filter_map(|name| of_teacher.get(name).copied()).collect())
 }

@@ -45,19 +45,6 @@ pub fn of_parts(parts: impl IntoIterator<Item: AsRef<str>>) -> String {
     hex(hasher.finalize())
 }
 
-/// The digest of sentences: their words, in order.
-pub fn of_sentences(sentences: impl IntoIterator<Item: AsRef<[String]>>) -> String {
-    let mut hasher = Sha256::new();
-    for sentence in sentences {
-        let words = sentence.as_ref();
-        hasher.update((words.len() as u64).to_le_bytes());
-        for word in words {
-            update(&mut hasher, word);
-        }
-    }
-    hex(hasher.finalize())
-}
-
 /// Adds a text with its length before it, so that no two lists of texts look alike.
 fn update(hasher: &mut Sha256, text: &str) {
     hasher.update((text.len() as u64).to_le_bytes());
@@ -87,10 +74,5 @@ mod tests {
     fn borders_count() {
         assert_ne!(of_parts(["ab", "c"]), of_parts(["a", "bc"]));
         assert_ne!(of_parts(["a"]), of_parts(["a", ""]));
-        let sentences = |sentences: &[&[&str]]| {
-            of_sentences(sentences.iter().map(|words| words.iter().map(|word| word.to_string()).collect::<Vec<_>>()))
-        };
-        assert_ne!(sentences(&[&["a", "b"]]), sentences(&[&["a"], &["b"]]));
-        assert_eq!(sentences(&[&["a", "b"]]), sentences(&[&["a", "b"]]));
     }
 }

@@ -1,257 +1,162 @@
-//! What a teacher said of each example, kept on disk.
+//! What teachers said of examples, kept on disk: each teacher is asked once, and from then on its outputs are data.
 //!
-//! A teacher runs once over all texts; training then joins its logits to the batch by the examples' ids. A store carries
-//! the teacher's class names, so columns are matched by name, and a key made of what the outputs depend on:
-//! the teacher's weights, its tokenizer and the texts. A store under another key is a miss, never an answer.
+//! ```text
+//! STORE/<key>/about.json             who was asked, and what is kept (for people and programs)
+//! STORE/<key>/<time>-<random>.shard  blocks of outputs, appended; any number of such files
+//! ```
+//!
+//! The key of a teacher is a digest of its weights, its tokenizer, the longest sequence, the names of its classes and
+//! what is kept ([`About`]); the key of an example is a digest of its text ([`Content`]). What was not asked is missing
+//! and never something else, whatever data set, order or student asks for it. Class columns are matched by name.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
-//! use kd_data::teacher_outputs::TeacherOutputs;
-//! let names = |names: [&str; 2]| names.map(String::from).to_vec();
-//! let mut outputs = TeacherOutputs::new(names(["O", "B-PER"]), "key".to_string())?;
-//! // Example 7 has two rows, example 3 has one.
-//! let logits = Tensor::new(&[[2f32, 0.], [1., 3.], [5., 4.]], &Device::Cpu)?;
-//! outputs.append(&[7, 3], &[2, 1], &logits)?;
-//! let joined = outputs.collate(&[3, 7], &names(["B-PER", "O"]), &Device::Cpu)?;
-//! assert_eq!(joined.to_vec2::<f32>()?, [[4., 5.], [0., 2.], [3., 1.]]);
+//! use kd_data::teacher_outputs::{About, Store};
+//! let folder = tempfile::tempdir().unwrap();
+//! let about = About::named("my-teacher", "version 3", vec!["no".to_string(), "yes".to_string()]);
+//! let mut outputs = Store::open(folder.path())?.teacher(&about)?;
+//! // One row an example, as it comes from the teacher, and on the disk at once.
+//! let logits = Tensor::new(&[[2f32, 0.], [1., 3.]], &Device::Cpu)?;
+//! outputs.append(&["first text".into(), "second text".into()], &[1, 1], &logits)?;
+//! // In training: join by text, then batches by position, columns in the student's order.
+//! let rows = outputs.join(["second text", "first text"])?;
+//! let joined = rows.collate(&[0, 1], &["yes".to_string(), "no".to_string()], &Device::Cpu)?;
+//! assert_eq!(joined.logits()?.to_vec2::<f32>()?, [[3., 1.], [0., 2.]]);
 //! # Ok::<(), kd_data::Error>(())
 //! ```
+//!
+//! # What can be relied on
+//! - *Killed at any byte*: the next process finds every batch that was appended, but perhaps the last. After a power
+//!   cut what was appended in the last seconds may be missing ([`TeacherOutputs::flush`]).
+//! - *Never a wrong row*: every byte is under a checksum. Heads of blocks are checked at opening, numbers when they are
+//!   first read; [`TeacherOutputs::verify`] reads everything. What is damaged is missing or an error that names file
+//!   and byte.
+//! - *Any number of processes and machines*: each appends to a shard of its own. Stores are merged by copying the
+//!   shards of one teacher into one folder; what two processes stored twice is read once. A shard of another teacher is
+//!   refused.
+//! - *Size*: nothing is read that is not asked for. In memory an example takes 33 to 66 bytes, on disk 24 and its
+//!   numbers.
+//!
+//! Shards must not be cut or overwritten while a process has them open: they are mapped into memory.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+mod about;
+mod batch;
+mod block;
+mod content;
+mod export;
+pub mod import;
+mod outputs;
+mod payload;
+mod rows;
+mod shard;
 
-use candle_core::{DType, Device, Tensor, bail};
-use kd_core::checkpoint;
-use kd_core::model::match_classes;
-use serde_json::Value;
+use std::path::{Path, PathBuf};
 
-use crate::digest;
-use crate::error::{Error, Result, count};
+pub use about::{About, Attention, FloatType, Hidden, Stored};
+pub use content::{Content, ExampleDigest};
+pub use outputs::TeacherOutputs;
+pub use rows::TeacherRows;
+pub use shard::Damage;
 
-/// Part of every key; a change of how outputs are made or stored changes it.
-const FORMAT: &str = "teacher outputs 1";
+use crate::error::{Error, Result};
 
-/// A teacher's logits of examples, with as many rows as each has.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TeacherOutputs {
-    classes: Vec<String>,
-    key: String,
-    /// First row and number of rows of each example.
-    examples: BTreeMap<usize, (usize, usize)>,
-    /// `(rows, classes)`, row by row.
-    logits: Vec<f32>,
+/// The description of a teacher in its folder.
+const ABOUT: &str = "about.json";
+/// Characters of a key that name its folder.
+const FOLDER_NAME: usize = 32;
+
+/// A folder with the outputs of any number of teachers.
+#[derive(Debug, Clone)]
+pub struct Store {
+    folder: PathBuf,
 }
 
-impl TeacherOutputs {
-    /// An empty store for a teacher whose columns are called `classes`.
+impl Store {
+    /// Opens the store in `folder`, which is made if it is not there.
     ///
     /// # Errors
-    /// If there are no classes.
-    pub fn new(classes: Vec<String>, key: String) -> Result<Self> {
-        if classes.is_empty() {
-            return Err(Error::argument("teacher outputs", "at least one class", "none"));
-        }
-        Ok(Self { classes, key, examples: BTreeMap::new(), logits: Vec::new() })
+    /// If the folder cannot be made.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref().to_path_buf();
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        Ok(Self { folder })
     }
 
-    /// The key of what a teacher with these weights and this tokenizer says of these texts (all as digests, [`digest`]).
-    pub fn key(weights: &str, tokenizer: &str, texts: &str) -> String {
-        digest::of_parts([FORMAT, weights, tokenizer, texts])
-    }
-
-    /// Adds the outputs of a batch: `per_example[i]` rows of `logits`, `(rows, classes)`, are those of `examples[i]`.
+    /// What is stored of this teacher, perhaps nothing yet.
     ///
     /// # Errors
-    /// If the shapes do not fit, an example is already there, or a logit is not finite; the message names the example.
-    /// Nothing is added then.
-    pub fn append(&mut self, examples: &[usize], per_example: &[usize], logits: &Tensor) -> Result<()> {
-        let (rows, classes) = logits.dims2()?;
-        if classes != self.classes.len() {
-            let expected = format!("{}, one a class", count(self.classes.len(), "column"));
-            return Err(Error::argument("teacher logits", expected, classes.to_string()));
+    /// As [`About::check`], and if a file cannot be read or is of another teacher.
+    pub fn teacher(&self, about: &About) -> Result<TeacherOutputs> {
+        about.check()?;
+        let folder = self.folder.join(&about.key()[..FOLDER_NAME]);
+        let path = folder.join(ABOUT);
+        if !path.exists() {
+            std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+            write_about(about, &path)?;
         }
-        if examples.len() != per_example.len() || per_example.iter().sum::<usize>() != rows {
-            let found = format!("{rows} rows for {} with {per_example:?} rows", count(examples.len(), "example"));
-            return Err(Error::argument("teacher logits", "the rows of all examples", found));
-        }
-        let values: Vec<f32> = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        let mut first = 0;
-        for (idx, (&example, &n)) in examples.iter().zip(per_example).enumerate() {
-            let of_example = || format!("teacher logits of example {example}");
-            if self.examples.contains_key(&example) || examples[..idx].contains(&example) {
-                return Err(Error::argument(of_example(), "each example once", "it again"));
-            }
-            let values = &values[first * classes..(first + n) * classes];
-            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-                return Err(Error::argument(of_example(), "finite numbers", value.to_string()));
-            }
-            first += n;
-        }
-        let mut start = self.logits.len() / classes;
-        for (&example, &n) in examples.iter().zip(per_example) {
-            self.examples.insert(example, (start, n));
-            start += n;
-        }
-        self.logits.extend(values);
-        Ok(())
+        self.open_folder(&folder, Some(about))
     }
 
-    /// Writes the store to one safetensors file, whole or not at all.
+    /// The teacher of this model name, or whose key begins so.
     ///
     /// # Errors
-    /// If it cannot be written; a file that was there before is still there then.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let column = |values: Vec<i64>| Tensor::new(values, &Device::Cpu);
-        let (ids, rows): (Vec<i64>, Vec<i64>) =
-            self.by_first_row().into_iter().map(|(example, n)| (example as i64, n as i64)).unzip();
-        let shape = (self.logits.len() / self.classes.len(), self.classes.len());
-        let tensors = BTreeMap::from([
-            ("examples".to_string(), column(ids)?),
-            ("rows".to_string(), column(rows)?),
-            ("logits".to_string(), Tensor::from_slice(&self.logits, shape, &Device::Cpu)?),
-        ]);
-        let state = serde_json::json!({ "format": FORMAT, "key": self.key, "classes": self.classes });
-        Ok(checkpoint::save(path.as_ref(), &tensors, &state)?)
-    }
-
-    /// Reads a store that was made under `key`.
-    ///
-    /// # Errors
-    /// [`Error::Stale`] if it was made under another key. Otherwise if the file is missing, truncated or no store.
-    pub fn load(path: impl AsRef<Path>, key: &str) -> Result<Self> {
-        let path = path.as_ref();
-        let (mut tensors, state): (BTreeMap<String, Tensor>, Value) = checkpoint::load(path)?;
-        let wrong = |found: String| Error::file(path, format!("a file of `{FORMAT}`"), found);
-        let text = |name: &str| state.get(name).and_then(Value::as_str);
-        if text("format") != Some(FORMAT) {
-            return Err(wrong(format!("the format {}", state.get("format").unwrap_or(&Value::Null))));
-        }
-        let found = text("key").ok_or_else(|| wrong("no key".to_string()))?;
-        if found != key {
-            let (expected, found) = (key.to_string(), found.to_string());
-            return Err(Error::Stale { path: path.to_path_buf(), expected, found });
-        }
-        let classes: Vec<String> = serde_json::from_value(state.get("classes").cloned().unwrap_or_default())
-            .map_err(|cause| wrong(format!("classes: {cause}")))?;
-        let mut outputs = Self::new(classes, key.to_string())?;
-        let mut tensor = |name: &str| tensors.remove(name).ok_or_else(|| wrong(format!("no tensor `{name}`")));
-        let ids = |tensor: Tensor| -> Result<Vec<usize>> {
-            Ok(tensor.to_vec1::<i64>()?.into_iter().map(|value| value as usize).collect())
-        };
-        outputs.append(&ids(tensor("examples")?)?, &ids(tensor("rows")?)?, &tensor("logits")?)?;
-        Ok(outputs)
-    }
-
-    /// As [`TeacherOutputs::load`], but nothing if there is no file or it was made under another key.
-    ///
-    /// # Errors
-    /// If the file is there and is no store.
-    pub fn load_if_fresh(path: impl AsRef<Path>, key: &str) -> Result<Option<Self>> {
-        if !path.as_ref().exists() {
-            return Ok(None);
-        }
-        match Self::load(path, key) {
-            Ok(outputs) => Ok(Some(outputs)),
-            Err(Error::Stale { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Names of the columns.
-    pub fn classes(&self) -> &[String] {
-        &self.classes
-    }
-
-    /// Ids of the examples in ascending order.
-    pub fn examples(&self) -> impl Iterator<Item = usize> + '_ {
-        self.examples.keys().copied()
-    }
-
-    /// Number of examples.
-    pub fn len(&self) -> usize {
-        self.examples.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.examples.is_empty()
-    }
-
-    /// Checks that every example `0..rows.len()` is there with that many rows ([`crate::encode::Encode::rows`]).
-    ///
-    /// # Errors
-    /// If one is missing or has another number of rows; the message names the first.
-    pub fn check_rows(&self, rows: &[usize]) -> Result<()> {
-        for (example, &expected) in rows.iter().enumerate() {
-            let found = match self.examples.get(&example) {
-                Some(&(_, n)) if n == expected => continue,
-                Some(&(_, n)) => n.to_string(),
-                None => "no such example".to_string(),
-            };
-            let what = format!("teacher outputs of example {example}");
-            return Err(Error::argument(what, count(expected, "row"), found));
-        }
-        Ok(())
-    }
-
-    /// The logits of one example on the CPU, `(rows, classes)` f32, columns as the teacher has them.
-    ///
-    /// # Errors
-    /// If the example is not there.
-    pub fn logits(&self, example: usize) -> candle_core::Result<Tensor> {
-        let values = self.values(example)?;
-        Tensor::from_slice(values, (values.len() / self.classes.len(), self.classes.len()), &Device::Cpu)
-    }
-
-    /// The logits of a batch, `(rows, classes)` f32, example by example; columns in the order of `classes`, by name.
-    ///
-    /// # Errors
-    /// If an example is not there, or if `classes` are not the teacher's.
-    pub fn collate(&self, examples: &[usize], classes: &[String], device: &Device) -> candle_core::Result<Tensor> {
-        let columns = match_classes(&self.classes, classes)?;
-        let mut joined = Vec::new();
-        for &example in examples {
-            for row in self.values(example)?.chunks_exact(self.classes.len()) {
-                joined.extend(columns.iter().map(|&column| row[column]));
+    /// If there is none or several; the message lists what is there.
+    pub fn find(&self, name: &str) -> Result<TeacherOutputs> {
+        let teachers = self.teachers()?;
+        let is_meant = |about: &&About| about.model == name || !name.is_empty() && about.key().starts_with(name);
+        let found: Vec<&About> = teachers.iter().filter(is_meant).collect();
+        match found[..] {
+            [about] => self.teacher(about),
+            _ => {
+                let listed = if found.is_empty() { teachers.iter().collect() } else { found };
+                let listed: Vec<String> =
+                    listed.iter().map(|about| format!("{} ({})", &about.key()[..8], about.model)).collect();
+                let found = if listed.is_empty() { "none".to_string() } else { listed.join(", ") };
+                Err(Error::file(&self.folder, format!("one teacher `{name}`, by model or key"), found))
             }
         }
-        let shape = (joined.len() / classes.len(), classes.len());
-        Tensor::from_vec(joined, shape, device)
     }
 
-    /// The most likely class of every row of an example, as an index into `classes`; of equal ones the first.
+    /// The teachers that have a folder, by model name.
     ///
     /// # Errors
-    /// If the example is not there, or if `classes` are not the teacher's.
-    pub fn labels(&self, example: usize, classes: &[String]) -> candle_core::Result<Vec<u32>> {
-        let columns = match_classes(&self.classes, classes)?;
-        let best = |row: &[f32]| {
-            let start = (0u32, f32::NEG_INFINITY);
-            let pick = |best: (u32, f32), (class, &column): (usize, &usize)| {
-                if row[column] > best.1 { (class as u32, row[column]) } else { best }
-            };
-            columns.iter().enumerate().fold(start, pick).0
-        };
-        Ok(self.values(example)?.chunks_exact(self.classes.len()).map(best).collect())
-    }
-
-    fn values(&self, example: usize) -> candle_core::Result<&[f32]> {
-        match self.examples.get(&example) {
-            Some(&(first, n)) => Ok(&self.logits[first * self.classes.len()..(first + n) * self.classes.len()]),
-            None => bail!(
-                "teacher outputs: expected example {example}, found {} others under the key {}",
-                self.examples.len(),
-                self.key
-            ),
+    /// If a description cannot be read.
+    pub fn teachers(&self) -> Result<Vec<About>> {
+        let mut teachers = Vec::new();
+        for entry in std::fs::read_dir(&self.folder).map_err(Error::io(&self.folder))? {
+            let path = entry.map_err(Error::io(&self.folder))?.path().join(ABOUT);
+            if path.exists() {
+                teachers.push(read_about(&path)?);
+            }
         }
+        teachers.sort_by(|a, b| (&a.model, a.key()).cmp(&(&b.model, b.key())));
+        Ok(teachers)
     }
 
-    /// Examples with their number of rows, in the order of their logits.
-    fn by_first_row(&self) -> Vec<(usize, usize)> {
-        let mut examples: Vec<_> = self.examples.iter().map(|(&example, &(first, n))| (first, example, n)).collect();
-        examples.sort_unstable();
-        examples.into_iter().map(|(_, example, n)| (example, n)).collect()
+    fn open_folder(&self, folder: &Path, expected: Option<&About>) -> Result<TeacherOutputs> {
+        let path = folder.join(ABOUT);
+        let about = read_about(&path)?;
+        if let Some(expected) = expected
+            && expected.key() != about.key()
+        {
+            return Err(Error::Stale { path, expected: expected.key(), found: about.key() });
+        }
+        TeacherOutputs::open(about, folder)
     }
+}
+
+fn read_about(path: &Path) -> Result<About> {
+    About::from_json(&std::fs::read(path).map_err(Error::io(path))?, path)
+}
+
+/// Writes a description that is there whole or not at all, also if two processes do so at once.
+fn write_about(about: &About, path: &Path) -> Result<()> {
+    let text = format!("{:#}\n", about.to_json()?);
+    // Under a name of its own first: both rename a whole file of the same meaning.
+    let beside = path.with_file_name(format!("{:016x}.{ABOUT}", outputs::random()));
+    kd_core::checkpoint::replace_file_with(&beside, text.as_bytes())?;
+    std::fs::rename(&beside, path).map_err(Error::io(path))?;
+    Ok(kd_core::checkpoint::sync_folder(path.parent().unwrap_or(Path::new(".")))?)
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use candle_core::{Device, Tensor};
 use kd_data::conll::{ConllOptions, read_conll};
 use kd_data::example::{Dataset, Sentence};
+use kd_data::sample;
 use kd_data::snips::read_snips;
 use kd_data::tags::{Classes, TagScheme, convert_all};
-use kd_data::teacher_outputs::TeacherOutputs;
-use kd_data::{digest, sample};
+use kd_data::teacher_outputs::{About, Store};
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -67,24 +67,25 @@ fn a_draw_keeps_labels_of_few_and_outputs_are_kept_for_all() {
     assert_eq!((few.len(), rest.len()), (10, 50));
     let classes = Classes::from_sentences(&data.examples).unwrap();
 
-    let key = TeacherOutputs::key("weights", "tokenizer", &digest::of_sentences(&data.examples));
-    let mut outputs = TeacherOutputs::new(classes.names().to_vec(), key.clone()).unwrap();
-    let rows: Vec<usize> = data.examples.iter().map(|sentence| sentence.words.len()).collect();
-    for (example, &n) in rows.iter().enumerate().rev() {
-        let logits: Vec<f32> = (0..n * classes.len()).map(|idx| (example * 31 + idx * 17 % 101) as f32).collect();
-        let logits = Tensor::from_vec(logits, (n, classes.len()), &Device::Cpu).unwrap();
-        outputs.append(&[example], &[n], &logits).unwrap();
-    }
-    outputs.check_rows(&rows).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("outputs.safetensors");
-    outputs.save(&file).unwrap();
-    let loaded = TeacherOutputs::load(&file, &key).unwrap();
-    assert_eq!(loaded, outputs);
-    let batch = loaded.collate(&[5, 2], classes.names(), &Device::Cpu).unwrap();
-    assert_eq!(batch.dims(), [rows[5] + rows[2], classes.len()]);
+    let about = About::named("teacher", "weights", classes.names().to_vec());
+    let mut outputs = Store::open(folder.path()).unwrap().teacher(&about).unwrap();
+    let rows: Vec<usize> = data.examples.iter().map(|sentence| sentence.words.len()).collect();
+    let logits = |example: usize| {
+        let n = rows[example];
+        let logits: Vec<f32> = (0..n * classes.len()).map(|idx| (example * 31 + idx * 17 % 101) as f32).collect();
+        Tensor::from_vec(logits, (n, classes.len()), &Device::Cpu).unwrap()
+    };
+    for (example, sentence) in data.examples.iter().enumerate().rev() {
+        outputs.append(&[sentence.into()], &[rows[example]], &logits(example)).unwrap();
+    }
+    drop(outputs);
 
-    // Other texts, other key: the store is not used.
-    let other = TeacherOutputs::key("weights", "tokenizer", &digest::of_sentences(&few.examples));
-    assert_eq!(TeacherOutputs::load_if_fresh(&file, &other).unwrap(), None);
+    // Whoever reads the sentences in another order, or fewer of them, finds each one's outputs.
+    let outputs = Store::open(folder.path()).unwrap().find("teacher").unwrap();
+    outputs.join(&data.examples).unwrap().check_rows(&rows).unwrap();
+    let joined = outputs.join(&few.examples).unwrap();
+    let batch = joined.collate(&[5, 2], classes.names(), &Device::Cpu).unwrap();
+    let expected = Tensor::cat(&[logits(labelled[5]), logits(labelled[2])], 0).unwrap();
+    assert_eq!(batch.logits().unwrap().to_vec2::<f32>().unwrap(), expected.to_vec2::<f32>().unwrap());
 }

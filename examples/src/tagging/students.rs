@@ -4,7 +4,6 @@ use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
 use kd_core::batch::Batch;
 use kd_core::metrics::entity_f1;
-use kd_core::model::Output;
 use kd_core::objective::{CrfTarget, Distillation};
 use kd_core::optim::AdamWConfig;
 use kd_core::trainer::{Interval, Outcome, Trainer, TrainerConfig};
@@ -12,7 +11,7 @@ use kd_core::variables::Variables;
 use kd_data::batches::{BatchPlan, DEFAULT_POOL, collate_labels};
 use kd_data::glove::Vectors;
 use kd_data::tags::Classes;
-use kd_data::teacher_outputs::TeacherOutputs;
+use kd_data::teacher_outputs::TeacherRows;
 use kd_data::vocabulary::Vocabulary;
 use kd_students::bundle::{self, Bundle, BundleOptions, Description, StudentConfig};
 use kd_students::encoder::{SPECIAL, UNKNOWN, WordEncoderConfig, append_words};
@@ -157,7 +156,7 @@ pub struct Classroom<'a> {
     /// The tags.
     pub classes: &'a Classes,
     /// The teacher's answers.
-    pub outputs: &'a TeacherOutputs,
+    pub outputs: &'a TeacherRows,
     /// Pretrained word vectors.
     pub vectors: Option<&'a Vectors>,
     /// Sizes and training.
@@ -214,11 +213,10 @@ impl Classroom<'_> {
         let lengths = draw.data.examples[..trained_on].iter().map(|sentence| sentence.words.len()).collect();
         let plan = BatchPlan::new(lengths, settings.batch_size, seed, DEFAULT_POOL)?;
         let batches = plan.batches(|examples| {
-            let logits = self.outputs.collate(&examples, classes.names(), device)?;
             Ok(Batch {
                 tokens: lookup.tokens(&self.words(&examples), Kind::Words, device)?,
                 labels: Some(collate_labels(&labels, &examples, device)?),
-                teachers: vec![Output::from_logits(logits)],
+                teachers: vec![self.outputs.collate(&examples, classes.names(), device)?],
                 weights: None,
                 task: 0,
                 examples,

@@ -13,7 +13,8 @@ use kd_data::batches::{BatchPlan, DEFAULT_POOL, collate_labels, sequential};
 use kd_data::digest;
 use kd_data::encode::{Encode, EncodedWords, WordPieces};
 use kd_data::tags::Classes;
-use kd_data::teacher_outputs::TeacherOutputs;
+use kd_data::teacher_outputs::{About, Content, FloatType, TeacherOutputs, TeacherRows};
+use kd_teachers::config::EncoderConfig;
 use kd_teachers::heads::{HeadOptions, TokenTagger};
 use kd_teachers::hub::ModelFiles;
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,8 @@ pub struct Pretrained {
     pub files: ModelFiles,
     /// The tokenizer.
     pub pieces: WordPieces,
+    /// Its longest sequence, in pieces.
+    pub max_len: usize,
     digest: String,
 }
 
@@ -60,7 +63,8 @@ impl Pretrained {
     pub fn open(files: ModelFiles) -> Result<Self> {
         let pieces = WordPieces::from_file(&files.tokenizer)?;
         let digests = files.weights.iter().map(digest::of_file).collect::<kd_data::Result<Vec<_>>>()?;
-        Ok(Self { digest: digest::of_parts(digests), pieces, files })
+        let max_len = EncoderConfig::read(&files.config)?.max_positions;
+        Ok(Self { digest: digest::of_parts(digests), max_len, pieces, files })
     }
 
     /// The encoder under a new head, and its variables.
@@ -85,24 +89,32 @@ pub fn ask(
     seed: u64,
     device: &Device,
     folder: &Folder,
-) -> Result<(TeacherOutputs, Scores)> {
+) -> Result<(TeacherRows, Scores)> {
     let steps = settings.steps_for(draw.labelled);
     // Training is a function of these, so they stand for the fine-tuned weights.
     let labelled =
         serde_json::to_string(&draw.data.examples[..draw.labelled].iter().map(|s| &s.tags).collect::<Vec<_>>())?;
     let weights =
         digest::of_parts([&pretrained.digest, &serde_json::to_string(settings)?, &seed.to_string(), &labelled]);
-    let texts = digest::of_sentences(draw.data.examples.iter().map(|sentence| &sentence.words));
-    let key = TeacherOutputs::key(&weights, pretrained.pieces.digest(), &texts);
-    let path = folder.path.join("teacher-outputs.safetensors");
-    let outputs = match TeacherOutputs::load_if_fresh(&path, &key)? {
-        Some(outputs) => outputs,
+    let about = About {
+        tokenizer: pretrained.pieces.digest().to_string(),
+        max_len: pretrained.max_len,
+        ..About::named(&settings.model, weights, classes.names().to_vec())
+    };
+    let path = folder.path.join("teacher-outputs.shard");
+    let found = if path.exists() { Some(TeacherOutputs::open_file(&path)?) } else { None };
+    let is_whole = |stored: &TeacherOutputs| {
+        stored.about().key() == about.key() && draw.data.examples.iter().all(|sentence| stored.contains(sentence))
+    };
+    let stored = match found.filter(is_whole) {
+        Some(stored) => stored,
         None => {
-            let outputs = fine_tune_and_ask(draw, classes, pretrained, settings, seed, device, folder, key)?;
-            outputs.save(&path)?;
-            outputs
+            let stored = fine_tune_and_ask(draw, classes, pretrained, settings, seed, device, folder, about)?;
+            stored.export(&path, &draw.data.examples, FloatType::F32)?;
+            stored
         }
     };
+    let outputs = stored.join(&draw.data.examples)?;
     let scores = folder.cached("teacher", || {
         let f1 = |ids: &[usize]| -> Result<f64> {
             let labels = ids.iter().map(|&id| outputs.labels(id, classes.names()));
@@ -122,10 +134,10 @@ fn fine_tune_and_ask(
     seed: u64,
     device: &Device,
     folder: &Folder,
-    key: String,
+    about: About,
 ) -> Result<TeacherOutputs> {
     let (tagger, variables) = pretrained.tagger(classes, seed, device)?;
-    let max_len = tagger.encoder().config().max_positions;
+    let max_len = pretrained.max_len;
     let words = draw.data.examples.iter().map(|sentence| &sentence.words);
     let encoded = EncodedWords::new(&pretrained.pieces, words, max_len, device)?;
     for &(sentence, word) in encoded.shortened() {
@@ -165,14 +177,17 @@ fn fine_tune_and_ask(
     drop(progress);
 
     let tagger = tagger.pack(Precision::F32)?; // from here on it is only asked
-    let mut outputs = TeacherOutputs::new(classes.names().to_vec(), key)?;
+    let mut stored = TeacherOutputs::in_memory(about)?;
     let mut progress = Progress::new("teacher's outputs", draw.data.len(), 0, "sentences");
+    let mut done = 0;
     for examples in sequential(encoded.lengths(), 2048) {
         interrupt::check()?;
         let tokens = encoded.collate(&examples)?;
         let logits = tagger.forward(&tokens, Mode::Eval)?.detach();
-        outputs.append(&examples, &tokens.rows_per_example()?, logits.logits()?)?;
-        progress.set(outputs.len(), "");
+        let contents: Vec<Content> = examples.iter().map(|&id| (&draw.data.examples[id]).into()).collect();
+        stored.append_output(&contents, &tokens, &logits)?;
+        done += examples.len();
+        progress.set(done, "");
     }
     // The logits are what students need; the weights can be had again from the seed.
     if let Err(error) = std::fs::remove_file(&checkpoint)
@@ -180,5 +195,5 @@ fn fine_tune_and_ask(
     {
         bail!("{}: {error}", checkpoint.display());
     }
-    Ok(outputs)
+    Ok(stored)
 }

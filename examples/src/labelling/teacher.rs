@@ -1,0 +1,236 @@
+//! A fine-tuned teacher that is asked.
+
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Device};
+use kd_core::batch::Tokens;
+use kd_core::model::{Mode, Output, Student};
+use kd_core::ops::packed::Precision;
+use kd_data::digest;
+use kd_data::encode::{Encode, EncodedTexts, EncodedWords, WordPieces};
+use kd_data::teacher_outputs::{About, Attention, Content, FloatType, Hidden, Stored};
+use kd_teachers::config::EncoderConfig;
+use kd_teachers::encoder::Wanted;
+use kd_teachers::heads::{SequenceClassifier, TokenTagger};
+use kd_teachers::hub::ModelFiles;
+
+/// Longest sequence where none is asked for, in tokens.
+const MAX_LEN: usize = 128;
+
+/// What a teacher's layers compute in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compute {
+    /// As the weights are.
+    #[default]
+    F32,
+    /// Half of it.
+    Bf16,
+    /// On the CPU only.
+    Int8,
+}
+
+impl Compute {
+    const NAMES: [(&str, Self); 3] = [("f32", Self::F32), ("bf16", Self::Bf16), ("int8", Self::Int8)];
+
+    fn name(self) -> &'static str {
+        Self::NAMES[self as usize].0
+    }
+}
+
+impl FromStr for Compute {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let known = Self::NAMES.into_iter().find(|(name, _)| *name == text);
+        known.map(|(_, compute)| compute).ok_or_else(|| format!("expected f32, bf16 or int8, found `{text}`"))
+    }
+}
+
+/// What is kept besides all logits.
+#[derive(Debug, Clone, Default)]
+pub struct Keep {
+    /// The largest logits only.
+    pub top_k: Option<usize>,
+    /// Hidden states.
+    pub hidden: Option<FloatType>,
+    /// Which; none: all, the embeddings (0) with them.
+    pub hidden_layers: Option<Vec<usize>>,
+    /// Attention probabilities.
+    pub attention: Option<FloatType>,
+    /// Which, counted from 0; none: all.
+    pub attention_layers: Option<Vec<usize>>,
+}
+
+impl Keep {
+    fn stored(&self, config: &EncoderConfig) -> Stored {
+        let all = |layers: &Option<Vec<usize>>, n: usize| layers.clone().unwrap_or_else(|| (0..n).collect());
+        Stored {
+            top_k: self.top_k,
+            hidden: self.hidden.map(|dtype| Hidden {
+                dtype,
+                layers: all(&self.hidden_layers, config.layers + 1),
+                width: config.hidden,
+            }),
+            attention: self.attention.map(|dtype| Attention {
+                dtype,
+                layers: all(&self.attention_layers, config.layers),
+                heads: config.heads,
+            }),
+            ..Stored::default()
+        }
+    }
+}
+
+/// A fine-tuned classifier or tagger, its tokenizer, and what a store has to know of it.
+pub struct AskedTeacher {
+    model: Box<dyn Student>,
+    tags_words: bool,
+    pieces: WordPieces,
+    about: About,
+    device: Device,
+}
+
+impl std::fmt::Debug for AskedTeacher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AskedTeacher").field("about", &self.about).finish_non_exhaustive()
+    }
+}
+
+impl AskedTeacher {
+    /// Loads what `config.json` says that the files hold.
+    ///
+    /// # Errors
+    /// If they do not fit, are not fine-tuned, or `max_len` is more than the model can read.
+    pub fn load(
+        files: &ModelFiles,
+        max_len: Option<usize>,
+        compute: Compute,
+        keep: &Keep,
+        device: &Device,
+    ) -> Result<Self> {
+        let config = EncoderConfig::read(&files.config)?;
+        if let Some(max_len) = max_len.filter(|&max_len| max_len > config.max_positions) {
+            bail!("--max-len: expected at most {}, the model's positions, found {max_len}", config.max_positions);
+        }
+        let max_len = max_len.unwrap_or(MAX_LEN).min(config.max_positions);
+        let pieces = WordPieces::from_file(&files.tokenizer)?;
+        pieces.check_vocabulary(config.vocabulary)?;
+        let wanted = Wanted { hidden: keep.hidden.is_some(), attention: keep.attention.is_some() };
+        let tags_words = is_tagger(files)?;
+        let (model, classes): (Box<dyn Student>, _) = if tags_words {
+            let tagger = TokenTagger::load_files(files, device)?.0.returning(wanted);
+            let classes = tagger.classes().to_vec();
+            let model: Box<dyn Student> = match asked_in(compute, device)? {
+                In::Packed(precision) => match tagger.pack(precision) {
+                    Ok(packed) => Box::new(packed),
+                    Err(error) => unpacked(tagger, compute, error)?,
+                },
+                In::Layers(dtype) => Box::new(tagger.computing_in(dtype)),
+            };
+            (model, classes)
+        } else {
+            let classifier = SequenceClassifier::load_files(files, device)?.0.returning(wanted);
+            let classes = classifier.classes().to_vec();
+            let model: Box<dyn Student> = match asked_in(compute, device)? {
+                In::Packed(precision) => match classifier.pack(precision) {
+                    Ok(packed) => Box::new(packed),
+                    Err(error) => unpacked(classifier, compute, error)?,
+                },
+                In::Layers(dtype) => Box::new(classifier.computing_in(dtype)),
+            };
+            (model, classes)
+        };
+        // The configuration decides outputs too: activations, pooling, names of classes.
+        let digests = files.weights.iter().chain([&files.config]).map(digest::of_file);
+        let about = About {
+            model: files.id.clone(),
+            revision: Some(files.revision.clone()),
+            weights: digest::of_parts(digests.collect::<kd_data::Result<Vec<_>>>()?),
+            tokenizer: pieces.digest().to_string(),
+            max_len,
+            compute: compute.name().to_string(),
+            classes,
+            stored: keep.stored(&config),
+        };
+        about.check()?;
+        Ok(Self { model, tags_words, pieces, about, device: device.clone() })
+    }
+
+    /// What a store has to know of it.
+    pub fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// Texts, pairs or sentences in the teacher's own pieces.
+    ///
+    /// # Errors
+    /// If they are mixed, or words where the teacher labels texts, or texts where it labels words.
+    pub fn encode(&self, examples: &[Content<'_>]) -> Result<Box<dyn Encode>> {
+        let (mut texts, mut pairs, mut words) = (Vec::new(), Vec::new(), Vec::new());
+        for &example in examples {
+            match example {
+                Content::Text(text) => texts.push(text),
+                Content::Pair(first, second) => pairs.push((first, second)),
+                Content::Words(sentence) => words.push(sentence),
+            }
+        }
+        let Self { pieces, device, about: About { model, max_len, .. }, .. } = self;
+        let (expected, encoded): (_, Box<dyn Encode>) = match (texts.len(), pairs.len(), words.len()) {
+            (n, 0, 0) if n > 0 => (false, Box::new(EncodedTexts::new(pieces, texts, *max_len, device)?)),
+            (0, n, 0) if n > 0 => (false, Box::new(EncodedTexts::pairs(pieces, pairs, *max_len, device)?)),
+            (0, 0, n) if n > 0 => (true, Box::new(EncodedWords::new(pieces, words, *max_len, device)?)),
+            (texts, pairs, words) => {
+                bail!("expected texts, pairs or sentences, found {texts} texts, {pairs} pairs and {words} sentences")
+            }
+        };
+        if expected != self.tags_words {
+            let name = |words: bool| if words { "sentences of words" } else { "texts" };
+            bail!("{model}: expected {}, which it labels, found {}", name(self.tags_words), name(expected));
+        }
+        Ok(encoded)
+    }
+
+    /// What it says, detached.
+    ///
+    /// # Errors
+    /// If it cannot read the tokens.
+    pub fn ask(&self, tokens: &Tokens) -> candle_core::Result<Output> {
+        Ok(self.model.forward(tokens, Mode::Eval)?.detach())
+    }
+}
+
+/// How layers are run.
+enum In {
+    Packed(Precision),
+    Layers(DType),
+}
+
+fn asked_in(compute: Compute, device: &Device) -> Result<In> {
+    Ok(match (compute, device.is_cpu()) {
+        (Compute::F32, true) => In::Packed(Precision::F32),
+        (Compute::Bf16, true) => In::Packed(Precision::Bf16),
+        (Compute::Int8, true) => In::Packed(Precision::Int8),
+        (Compute::F32, false) => In::Layers(DType::F32),
+        (Compute::Bf16, false) => In::Layers(DType::BF16),
+        (Compute::Int8, false) => bail!("--compute: expected f32 or bf16 on a GPU, found int8"),
+    })
+}
+
+/// A model whose family has no packed layers, in f32.
+fn unpacked(model: impl Student + 'static, compute: Compute, error: candle_core::Error) -> Result<Box<dyn Student>> {
+    if compute != Compute::F32 {
+        return Err(error.into());
+    }
+    eprintln!("note: {error}; its trainable layers are asked instead, which is slower");
+    Ok(Box::new(model))
+}
+
+/// Whether config.json names a model that labels words.
+fn is_tagger(files: &ModelFiles) -> Result<bool> {
+    let path = || files.config.display().to_string();
+    let text = std::fs::read_to_string(&files.config).with_context(path)?;
+    let config: serde_json::Value = serde_json::from_str(&text).with_context(path)?;
+    let architecture = config.pointer("/architectures/0").and_then(serde_json::Value::as_str).unwrap_or_default();
+    Ok(architecture.ends_with("ForTokenClassification"))
+}
