@@ -25,7 +25,7 @@ use kd_data::columns::{Columns, LabelKind};
 use kd_data::digest;
 use kd_data::encode::WordPieces;
 use kd_data::task::{Part, Task};
-use kd_teachers::hub::{HubEnvironment, ModelFiles};
+use kd_teachers::hub::{FindOptions, HubEnvironment, ModelFiles};
 
 /// Fine-tune a pretrained encoder on a task, once for each learning rate.
 #[derive(Debug, Parser)]
@@ -59,6 +59,9 @@ struct Args {
     /// Revision of the hub id
     #[arg(long, default_value = "main")]
     revision: String,
+    /// Allow pickled weights (pytorch_model.bin) where the model has no others
+    #[arg(long)]
+    pickle: bool,
     /// Peak learning rates, separated by commas
     #[arg(long, value_delimiter = ',', required = true)]
     lr: Vec<f64>,
@@ -161,7 +164,8 @@ fn main() -> Result<()> {
         None if part == Part::Test => Ok(None),
         _ => Ok(Some(task.read_part(&args.data, part)?)),
     })?;
-    let files = ModelFiles::find(&args.model, &args.revision, &HubEnvironment::from_env()?)?;
+    let options = FindOptions { pickle: args.pickle, ..FindOptions::default() };
+    let files = ModelFiles::find_with(&args.model, &args.revision, &HubEnvironment::from_env()?, &options)?;
     let pieces = WordPieces::from_file(&files.tokenizer)?;
     let weights = files.weights.iter().map(digest::of_file).collect::<kd_data::Result<Vec<_>>>()?;
     let described = serde_json::json!({

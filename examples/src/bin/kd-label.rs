@@ -25,7 +25,7 @@ use kd_data::columns::Columns;
 use kd_data::task::Task;
 use kd_data::teacher_outputs::import::{self, Numbers, ScoreColumns};
 use kd_data::teacher_outputs::{About, FloatType, Store, TeacherOutputs};
-use kd_teachers::hub::{HubEnvironment, ModelFiles};
+use kd_teachers::hub::{FindOptions, HubEnvironment, ModelFiles};
 
 /// Keep a teacher's outputs for a data set in a store.
 #[derive(Debug, Parser)]
@@ -37,6 +37,9 @@ struct Args {
     /// Revision of the hub id
     #[arg(long, default_value = "main")]
     revision: String,
+    /// Allow pickled weights (pytorch_model.bin) where the model has no others
+    #[arg(long)]
+    pickle: bool,
     /// A file, or a folder with the task's train, dev and test; may be given several times
     #[arg(long)]
     data: Vec<PathBuf>,
@@ -139,7 +142,8 @@ fn main() -> Result<()> {
             if examples.is_empty() {
                 bail!("--data: expected at least one example, found none");
             }
-            let files = ModelFiles::find(&args.teacher, &args.revision, &HubEnvironment::from_env()?)?;
+            let options = FindOptions { pickle: args.pickle, ..FindOptions::default() };
+            let files = ModelFiles::find_with(&args.teacher, &args.revision, &HubEnvironment::from_env()?, &options)?;
             let teacher = AskedTeacher::load(&files, args.max_len, args.compute, &args.keep(), &args.device.open()?)?;
             let mut outputs = store.teacher(teacher.about())?;
             if args.verify {
