@@ -43,7 +43,8 @@ fn checkpoints() -> Outcome<Vec<PathBuf>> {
     let mut folders = Vec::new();
     for entry in std::fs::read_dir(root)? {
         let path = entry?.path();
-        if path.join("reference.json").is_file() {
+        // What compares pickled weights has values too, and no model.
+        if ["config.json", "reference.json"].iter().all(|file| path.join(file).is_file()) {
             folders.push(path);
         }
     }
