@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use kd_core::checkpoint::replace_file_with;
+
 use super::{Columns, LabelKind};
 use crate::error::{Error, Result};
 use crate::example::{Label, TextExample};
@@ -40,7 +42,7 @@ pub fn write_tsv(path: impl AsRef<Path>, columns: &Columns, examples: &[TextExam
         // Writing to a string cannot fail.
         let _ = writeln!(table, "{}", row.join("\t"));
     }
-    std::fs::write(path, table).map_err(Error::io(path))
+    Ok(replace_file_with(path, table.as_bytes())?)
 }
 
 fn label(kind: LabelKind, label: &Label) -> Option<String> {
