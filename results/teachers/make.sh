@@ -22,7 +22,7 @@ keep=$(realpath "${KEEP:-$here}")
 
 case $name in
     minilm-l6) model=sentence-transformers/all-MiniLM-L6-v2 lr=1e-4 ;;
-    e5-small) model=intfloat/e5-small lr=1e-4 ;;
+    e5-small) model=intfloat/e5-small lr=5e-5 ;;
     distilbert-cased) model=local/quire-grammar-distilbert-cased lr=5e-5 ;;
     mpnet) model=sentence-transformers/all-mpnet-base-v2 lr=3e-5 ;;
     *) usage ;;
@@ -31,13 +31,13 @@ if [ -n "$rate" ]; then lr=${rate#@} name=$name-${rate#@}; fi
 [ $# -gt 0 ] || set -- snips-intents mrpc rte sst2 conll2003 wikiqa snli query-passage sentences
 
 for task in "$@"; do
-    what=(--task "$task")
+    what=(--task "$task") limit=()
     case $task in
         mrpc) folder=glue/MRPC epochs=4 ;;
         rte) folder=glue/RTE epochs=10 ;;
-        sst2) folder=glue/SST-2 epochs=1 ;;
-        snli) folder=snli epochs=3 ;;
-        wikiqa) folder=wikiqa epochs=2 ;;
+        sst2) folder=glue/SST-2 epochs=2 limit=(--limit-train 10000) ;;
+        snli) folder=snli epochs=2 ;;
+        wikiqa) folder=wikiqa epochs=1 ;;
         query-passage) folder=neuronblocks/text_matching epochs=2 ;;
         sentences)
             folder=squad-pairs/sentences epochs=3
@@ -49,14 +49,14 @@ for task in "$@"; do
                 --export "$keep/$name-unlabelled.shard" --export-type f16)
             continue
             ;;
-        conll2003) folder=conll2003 epochs=3 ;;
+        conll2003) folder=conll2003 epochs=2 ;;
         snips-intents | snips-slots) folder=snips epochs=2 ;;
         *) usage ;;
     esac
     run=$out/$name-$task
     # The last epoch is kept, not the best on dev: dev is scored once and chooses nothing.
     "$bin/finetune_teacher" "${what[@]}" --data "$data/$folder" --model "$model" --lr "$lr" --epochs "$epochs" --keep last \
-        "${gpu[@]}" --checkpoint-every "${CHECKPOINT_EVERY:-200}" --out "$run"
+        "${limit[@]}" "${gpu[@]}" --checkpoint-every "${CHECKPOINT_EVERY:-200}" --out "$run"
     cp "$run/report.json" "$keep/$name-$task.json"
     # Named by its place in OUT, which is what the shard says of it.
     (cd "$out" && "$bin/kd-label" --teacher "$name-$task/lr-$lr" "${what[@]}" --data "$data/$folder" --store store \

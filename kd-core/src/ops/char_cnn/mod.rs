@@ -51,7 +51,7 @@ pub fn char_cnn(chars: &Tensor, table: &Tensor, weight: &Tensor, bias: &Tensor) 
     let (symbols, _) = table.dims2()?;
     let (filters, width, kernel) = check(table, weight, bias)?;
     #[cfg(feature = "cuda")]
-    if super::cuda::has_linear(table, weight, Some(bias)) && chars.elem_count() > 0 {
+    if super::cuda::has_linear(table, weight, Some(bias)) && symbols > 1 && chars.elem_count() > 0 {
         if chars.dtype() != DType::U32 {
             bail!("expected characters in u32, found {:?}", chars.dtype());
         }

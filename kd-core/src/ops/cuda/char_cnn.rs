@@ -8,16 +8,18 @@ use super::output::{Output, device_of};
 use super::{linear, wide, wide_weight};
 
 /// `(words, filters)` of `chars`, `(words, max_chars)` u32, as [`crate::ops::char_cnn`] has it, whose checks of shapes have
-/// passed. The characters stay on the device: a word ends at its first 0, and one with a character that is no symbol is NaN.
+/// passed; there are symbols besides the padding. The characters stay on the device: a word ends at its first 0, and one with a character that is no symbol is NaN.
 pub(crate) fn char_cnn(chars: &Tensor, table: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     /// Groups of words with a sum of their own, so that the gradient has enough threads.
     const PARTS: usize = 32;
     let (words, max_chars) = chars.dims2()?;
     let (filters, width, kernel) = weight.dims3()?;
-    let (symbols, columns) = (table.dim(0)?, kernel * filters);
+    // Without row 0, which is not read.
+    let (symbols, columns) = (table.dim(0)? - 1, kernel * filters);
     let (chars, device) = (chars.contiguous()?, device_of(table)?);
     // (symbols, kernel · filters): what a symbol adds to each filter at each offset.
-    let shares = linear(table, &weight.permute((2, 0, 1))?.reshape((columns, width))?, None, None)?;
+    let shares =
+        linear(&table.narrow(0, 1, symbols)?, &weight.permute((2, 0, 1))?.reshape((columns, width))?, None, None)?;
     let wide_bias = wide_weight(bias, table.dtype())?;
     let mut y = Output::new((words, filters), table.dtype(), device)?;
     // The symbol at each offset of the maximum; 0 beyond the word's ends, and where the maximum is no more than 0.

@@ -2,7 +2,7 @@
 #undef THREADS
 #define THREADS 128
 
-// A thread for each word and filter. shares[symbol][offset][filter], symbols_at_peak[word][offset][filter].
+// A thread for each word and filter. shares[symbol - 1][offset][filter], symbols_at_peak[word][offset][filter].
 template <class T>
 __device__ void char_cnn(const unsigned* chars, const T* shares, const A<T>* bias, T* y, unsigned* symbols_at_peak,
                          int words, int max_chars, int filters, int kernel, int symbols) {
@@ -13,7 +13,7 @@ __device__ void char_cnn(const unsigned* chars, const T* shares, const A<T>* bia
     const unsigned* letters = chars + word * max_chars;
     bool known = true;
     while (len < max_chars && letters[len] != 0) {
-        known = known && letters[len] < symbols;
+        known = known && letters[len] <= symbols;
         len++;
     }
     A<T> best = 0;
@@ -21,7 +21,7 @@ __device__ void char_cnn(const unsigned* chars, const T* shares, const A<T>* bia
     for (int t = 0; known && t < len; t++) {
         A<T> sum = bias[filter];
         for (int k = max(0, half - t); k < min(kernel, len + half - t); k++)
-            sum += load(shares[letters[t + k - half] * columns + k * filters + filter]);
+            sum += load(shares[(letters[t + k - half] - 1) * columns + k * filters + filter]);
         if (sum > best || sum != sum) {
             best = sum;
             peak = t;
@@ -44,16 +44,14 @@ __device__ void char_cnn_backward(const unsigned* symbols_at_peak, const T* dy, 
                                   int filters, int symbols) {
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x, all = (long long)symbols * columns;
     if (i >= all) return;
-    unsigned symbol = i / columns;
+    unsigned symbol = 1 + i / columns;
     int column = i % columns, filter = column % filters;
     int each = (words + gridDim.y - 1) / gridDim.y, first = blockIdx.y * each, last = min(first + each, words);
     A<T> sum = 0;
-    if (symbol != 0) {
 #pragma unroll 4
-        for (int word = first; word < last; word++)
-            if (symbols_at_peak[(long long)word * columns + column] == symbol)
-                sum += load(dy[(long long)word * filters + filter]);
-    }
+    for (int word = first; word < last; word++)
+        if (symbols_at_peak[(long long)word * columns + column] == symbol)
+            sum += load(dy[(long long)word * filters + filter]);
     partial[blockIdx.y * all + i] = sum;
 }
 FOR_EACH_FLOAT(char_cnn_backward, (const unsigned* symbols_at_peak, const T* dy, V* partial, int words, int columns,
