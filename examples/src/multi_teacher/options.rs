@@ -1,0 +1,211 @@
+//! What the programs ask for on the command line.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use kd_core::objective::SoftLoss;
+use kd_data::columns::{Columns, LabelKind};
+use kd_data::task::Task;
+use kd_teachers::heads::Pooling;
+
+use super::Settings;
+use crate::device::DeviceChoice;
+use crate::fine_tune::Keep;
+
+/// Columns of a task that is a folder of plain tables.
+#[derive(Debug, Clone, Args)]
+pub struct TableOptions {
+    /// Column of the text in train, dev and test .tsv, .csv, .jsonl or .parquet; then the task may have any name
+    #[arg(long)]
+    pub text: Option<String>,
+    /// Column of the second text of a pair
+    #[arg(long, requires = "text")]
+    pub second: Option<String>,
+    /// Column of the class
+    #[arg(long, requires = "text", default_value = "label")]
+    pub label: String,
+}
+
+impl TableOptions {
+    /// The task of this name, or a task of tables where their columns are given and no task has the name.
+    ///
+    /// # Errors
+    /// If there is no such task.
+    pub fn task(&self, name: &str) -> Result<Task> {
+        match (&self.text, Task::NAMES.contains(&name)) {
+            (Some(text), false) => {
+                let (second, label) = (self.second.clone(), Some(self.label.clone()));
+                let columns = Columns { second, label, kind: LabelKind::Class, ..Columns::text(text) };
+                Ok(Task::of_columns(name, columns))
+            }
+            _ => Ok(Task::named(name)?),
+        }
+    }
+}
+
+/// Who learns.
+#[derive(Debug, Clone, Args)]
+pub struct StudentOptions {
+    /// The student: an encoder's hub id (found in the hub's cache, or downloaded) or folder, or `bilstm`
+    #[arg(long)]
+    pub student: String,
+    /// Revision of the hub id
+    #[arg(long, default_value = "main")]
+    pub revision: String,
+    /// Allow pickled weights (pytorch_model.bin) where the model has no others
+    #[arg(long)]
+    pub pickle: bool,
+    /// The encoder's first so many layers, several numbers separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "3")]
+    pub layers: Vec<usize>,
+    /// How the encoder makes one vector of a pair
+    #[arg(long, value_enum, default_value_t = PoolingChoice::Family)]
+    pub pooling: PoolingChoice,
+    /// Word vectors in GloVe's text format for `bilstm`; random without
+    #[arg(long)]
+    pub vectors: Option<PathBuf>,
+    /// Words that `bilstm` knows: the first of --vectors, or the most frequent of the training text
+    #[arg(long, default_value_t = 150_000)]
+    pub words: usize,
+    /// An encoder layer computes in bf16; weights and their updates stay in f32
+    #[arg(long)]
+    pub bf16: bool,
+}
+
+/// How an encoder makes one vector of a sequence.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum PoolingChoice {
+    /// As its family does for classification: BERT's pooler over the first token
+    Family,
+    /// The first token
+    Cls,
+    /// The mean of all tokens
+    Mean,
+}
+
+impl From<PoolingChoice> for Pooling {
+    fn from(choice: PoolingChoice) -> Self {
+        match choice {
+            PoolingChoice::Family => Pooling::Family,
+            PoolingChoice::Cls => Pooling::Cls,
+            PoolingChoice::Mean => Pooling::Mean,
+        }
+    }
+}
+
+/// How students learn.
+#[derive(Debug, Clone, Args)]
+pub struct TrainingOptions {
+    /// Peak learning rate; 1e-4, and 1e-3 for bilstm
+    #[arg(long)]
+    pub lr: Option<f64>,
+    /// Passes over the training part
+    #[arg(long, default_value_t = 10)]
+    pub epochs: usize,
+    /// Examples a step
+    #[arg(long, default_value_t = 128)]
+    pub batch_size: usize,
+    /// Longest sequence in word pieces; of a pair together
+    #[arg(long, default_value_t = 150)]
+    pub max_len: usize,
+    /// Share of the steps over which the learning rate rises
+    #[arg(long, default_value_t = 0.1)]
+    pub warmup: f64,
+    /// Weight decay; biases and norms have none
+    #[arg(long, default_value_t = 0.01)]
+    pub weight_decay: f64,
+    /// Dropout in front of the heads
+    #[arg(long, default_value_t = 0.1)]
+    pub dropout: f64,
+    /// Heads without a bias, as in the paper's equations
+    #[arg(long)]
+    pub without_bias: bool,
+    /// What draws a head to its teacher
+    #[arg(long, value_enum, default_value_t = SoftChoice::LogitMse)]
+    pub soft: SoftChoice,
+    /// Temperature of --soft kl
+    #[arg(long, default_value_t = 1.0)]
+    pub temperature: f64,
+    /// Take the mean of each row from the teachers' logits first
+    #[arg(long)]
+    pub centre: bool,
+    /// Seeds of students, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
+    pub seeds: Vec<u64>,
+    /// Which epoch's weights are kept: the best by the task's first metric, or the last
+    #[arg(long, value_enum, default_value_t = Keep::Best)]
+    pub keep: Keep,
+    /// Share of the training part that chooses the best epoch where test has no labels; 0 lets dev choose
+    #[arg(long, default_value_t = 0.1)]
+    pub hold_out: f64,
+    /// Learn from the first so many examples
+    #[arg(long)]
+    pub limit_train: Option<usize>,
+    /// Steps between checkpoints, by default 200 on the CPU and 5000 elsewhere; a run of no more steps has none
+    #[arg(long)]
+    pub checkpoint_every: Option<usize>,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceChoice,
+    /// Folder of the results
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// A loss between a head and its teacher.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum SoftChoice {
+    /// Squared differences of logits
+    LogitMse,
+    /// Squared differences of probabilities
+    ProbMse,
+    /// Kullback and Leibler's divergence at --temperature
+    Kl,
+}
+
+impl TrainingOptions {
+    /// What decides how a student learns.
+    ///
+    /// # Errors
+    /// If something is out of its range.
+    pub fn settings(&self, default_lr: f64) -> Result<Settings> {
+        let settings = Settings {
+            lr: self.lr.unwrap_or(default_lr),
+            epochs: self.epochs,
+            batch_size: self.batch_size,
+            max_len: self.max_len,
+            warmup: self.warmup,
+            weight_decay: self.weight_decay,
+            clip_norm: 1.0,
+            dropout: self.dropout,
+            bias: !self.without_bias,
+            soft: match self.soft {
+                SoftChoice::LogitMse => SoftLoss::LogitMse,
+                SoftChoice::ProbMse => SoftLoss::ProbMse,
+                SoftChoice::Kl => SoftLoss::Kl { temperature: self.temperature },
+            },
+            centre: self.centre,
+        };
+        settings.check()?;
+        if !(0.0..1.0).contains(&self.hold_out) {
+            bail!("--hold-out: expected a share from 0 to below 1, found {}", self.hold_out);
+        }
+        if self.seeds.is_empty() {
+            bail!("--seeds: expected at least one, found none");
+        }
+        Ok(settings)
+    }
+}
+
+/// Weights of the teachers, each above 0 and at most 1.
+///
+/// # Errors
+/// If one is outside.
+pub fn check_alphas(alphas: &[f64]) -> Result<()> {
+    match alphas.iter().find(|&&alpha| !(alpha > 0.0 && alpha <= 1.0)) {
+        Some(alpha) => bail!("--alpha: expected weights above 0 and at most 1, found {alpha}"),
+        None if alphas.is_empty() => bail!("--alpha: expected at least one, found none"),
+        None => Ok(()),
+    }
+}
