@@ -170,4 +170,3 @@ impl Objective for PerHead {
         serde_json::json!({ "per_head": self })
     }
 }
-

@@ -252,4 +252,3 @@ impl<B: Represent> Student for ForSet<'_, B> {
         self.student.forward_set(self.set, tokens, mode)
     }
 }
-
