@@ -35,6 +35,8 @@ pub struct DataSet {
     pub choose: Option<(&'static str, Examples)>,
     /// To report.
     pub report: Vec<(Part, Examples)>,
+    /// A digest of all of it.
+    pub digest: String,
 }
 
 impl DataSet {
@@ -77,7 +79,8 @@ impl DataSet {
             bail!("{name}: expected examples to learn from besides those held out, found none");
         }
         let labels = classes_of(&task, &learn, &classes)?;
-        Ok(Self { name: name.to_string(), task, classes, learn, labels, choose, report })
+        let digest = digest_of(&learn, choose.as_ref(), &report, &classes);
+        Ok(Self { name: name.to_string(), task, classes, learn, labels, choose, report, digest })
     }
 
     /// How the best epoch is chosen and what is reported, for people.
@@ -95,23 +98,26 @@ impl DataSet {
         format!("{}: {learn} examples of {classes} classes to learn from; {choose}; reported: {}", self.name, reported.join(", "))
     }
 
-    /// A digest of every role, for the names of runs.
-    pub fn digest(&self) -> String {
-        let of = |examples: &Examples| match examples {
-            Examples::Texts { data, .. } => {
-                digest::of_parts(data.examples.iter().map(|example| format!("{example:?}")))
-            }
-            Examples::Sentences(data) => digest::of_parts(data.examples.iter().map(|example| format!("{example:?}"))),
-        };
-        let choose = self.choose.iter().map(|(name, examples)| format!("{name} {}", of(examples)));
-        let report = self.report.iter().map(|(part, examples)| format!("{} {}", part.name(), of(examples)));
-        digest::of_parts(std::iter::once(of(&self.learn)).chain(choose).chain(report).chain(self.classes.clone()))
-    }
-
     /// The texts of a role.
     pub fn contents(examples: &Examples) -> Vec<Content<'_>> {
         contents(std::slice::from_ref(examples))
     }
+}
+
+/// A digest of every role.
+fn digest_of(
+    learn: &Examples,
+    choose: Option<&(&'static str, Examples)>,
+    report: &[(Part, Examples)],
+    classes: &[String],
+) -> String {
+    let of = |examples: &Examples| match examples {
+        Examples::Texts { data, .. } => digest::of_parts(data.examples.iter().map(|example| format!("{example:?}"))),
+        Examples::Sentences(data) => digest::of_parts(data.examples.iter().map(|example| format!("{example:?}"))),
+    };
+    let choose = choose.map(|(name, examples)| format!("{name} {}", of(examples)));
+    let report = report.iter().map(|(part, examples)| format!("{} {}", part.name(), of(examples)));
+    digest::of_parts(std::iter::once(of(learn)).chain(choose).chain(report).chain(classes.iter().cloned()))
 }
 
 /// Some of the examples.

@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::results::{Results, name_of};
-use super::student::{Built, EncodedSet, Pupil};
-use super::teachers::{TeacherFile, identities};
-use super::training::{Answers, Course, Lesson, Pace, Settings, Trained, train};
-use super::{DataSet, Needed, Soft, StageOne, Targets, checkpoint_of};
+use super::student::{Built, Pupil};
+use super::teachers::identities;
+use super::training::{Answers, Course, Pace, Settings, Trained, train};
+use super::{DataSet, Needed, Soft, StageOne, TaughtSet, checkpoint_of};
 
 /// A student to be trained.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,20 +56,16 @@ pub struct Record {
 
 /// One data set, its teachers and a student's shape.
 pub struct Experiment<'a> {
-    /// The data set.
-    pub set: &'a DataSet,
-    /// The same as the student reads it.
-    pub encoded: &'a EncodedSet,
-    /// Who teaches.
-    pub teachers: &'a [TeacherFile],
-    /// What they said of the examples to learn from: by teacher, example, class.
-    pub logits: &'a [Vec<Vec<f32>>],
+    /// The data set and its teachers.
+    pub taught: &'a TaughtSet,
     /// Who learns.
-    pub pupil: &'a Pupil,
+    pub pupil: Pupil<'a>,
     /// How.
     pub settings: &'a Settings,
     /// The unlabelled stage.
-    pub stage_1: Option<&'a StageOne<'a>>,
+    pub stage_1: Option<&'a StageOne>,
+    /// Updates of every student; none: as many as the epochs have.
+    pub steps: Option<usize>,
     /// Where results are kept.
     pub results: &'a Results,
     /// Steps between checkpoints.
@@ -80,38 +76,45 @@ pub struct Experiment<'a> {
 
 impl std::fmt::Debug for Experiment<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Experiment").field("set", &self.set.name).finish_non_exhaustive()
+        f.debug_struct("Experiment").field("set", &self.taught.set.name).finish_non_exhaustive()
     }
 }
 
 impl Experiment<'_> {
     /// Updates of every student.
     pub fn steps(&self) -> usize {
-        self.settings.epochs * self.steps_per_epoch()
+        let of_epochs = self.settings.epochs * self.set().learn.len().div_ceil(self.settings.batch_size);
+        self.steps.unwrap_or(of_epochs)
     }
 
-    fn steps_per_epoch(&self) -> usize {
-        self.set.learn.len().div_ceil(self.settings.batch_size)
+    /// Updates between evaluations: an epoch's.
+    fn evaluate_every(&self) -> usize {
+        self.steps().div_ceil(self.settings.epochs)
+    }
+
+    fn set(&self) -> &DataSet {
+        &self.taught.set
     }
 
     /// The evaluations of a run.
     pub fn evaluations(&self) -> usize {
-        if self.set.choose.is_some() { self.settings.epochs } else { 0 }
+        if self.set().choose.is_some() { self.steps().div_ceil(self.evaluate_every()) } else { 0 }
     }
 
     /// Everything that decides a run.
     fn decides(&self, run: &Run) -> Value {
-        let stage_1 = self.stage_1_of(run).map(|(stage, soft, seed)| stage.name(self.pupil, soft, seed).0);
+        let stage_1 = self.stage_1_of(run).map(|(stage, soft, seed)| stage.name(&self.pupil, soft, seed).0);
         json!({
-            "set": self.set.name,
-            "data": self.set.digest(),
+            "set": self.set().name,
+            "data": self.set().digest,
             "student": self.pupil.describe(),
             "soft": run.needed.soft.name(),
-            "heads": identities(run.needed.soft, self.teachers),
+            "heads": identities(run.needed.soft, &self.taught.teachers),
             "alpha": run.alpha,
             "seed": run.seed,
             "stage_1": stage_1,
             "settings": self.settings,
+            "steps": self.steps(),
         })
     }
 
@@ -120,23 +123,18 @@ impl Experiment<'_> {
         let decides = self.decides(run);
         let stage = if run.needed.stage_1 { "stage-1-" } else { "" };
         let alpha = if run.needed.soft == Soft::None { String::new() } else { format!("-alpha-{}", run.alpha) };
-        let (set, pupil, soft, seed) = (&self.set.name, self.pupil.name(), run.needed.soft.name(), run.seed);
+        let (set, pupil, soft, seed) = (&self.set().name, self.pupil.name(), run.needed.soft.name(), run.seed);
         (name_of(&format!("{set}-{pupil}-{stage}{soft}{alpha}-seed-{seed}"), &decides), decides)
     }
 
     /// The first stage of a run: its heads and its seed.
-    fn stage_1_of(&self, run: &Run) -> Option<(&StageOne<'_>, Soft, u64)> {
+    pub fn stage_1_of(&self, run: &Run) -> Option<(&StageOne, Soft, u64)> {
         let stage = self.stage_1.filter(|_| run.needed.stage_1)?;
         let soft = match run.needed.soft {
-            Soft::One(best) => Soft::One(stage.place_of(best, self.teachers.len())),
+            Soft::One(best) => Soft::One(stage.place_of(best, self.taught.teachers.len())),
             soft => soft,
         };
         Some((stage, soft, stage.seed.unwrap_or(run.seed)))
-    }
-
-    /// The first stage that this run begins with, by name.
-    pub fn stage_1_name(&self, run: &Run) -> Option<String> {
-        self.stage_1_of(run).map(|(stage, soft, seed)| stage.name(self.pupil, soft, seed).0)
     }
 
     /// The result of a run, made now if it is not there yet; none if another process is at it, or at its first stage.
@@ -155,7 +153,7 @@ impl Experiment<'_> {
         }
         let first = match self.stage_1_of(run) {
             None => None,
-            Some((stage, soft, seed)) => match stage.student(self.pupil, soft, seed)? {
+            Some((stage, soft, seed)) => match stage.student(&self.pupil, soft, seed)? {
                 Some(tensors) => Some((stage, soft, tensors)),
                 None => return Ok(None),
             },
@@ -170,15 +168,15 @@ impl Experiment<'_> {
         run: &Run,
         name: String,
         decides: Value,
-        first: Option<(&StageOne<'_>, Soft, BTreeMap<String, Tensor>)>,
+        first: Option<(&StageOne, Soft, BTreeMap<String, Tensor>)>,
     ) -> Result<Record> {
         let built = self.build(run)?;
         let mut heads_of_stage_1 = Vec::new();
         if let Some((stage, soft, tensors)) = first {
             // A head is one teacher's: its logits' scale and its columns.
-            let is_same = stage.classes() == self.set.classes
-                && identities(soft, stage.teachers) == identities(run.needed.soft, self.teachers);
-            let pair = [(StageOne::SET, self.set.name.as_str())];
+            let is_same = stage.classes() == self.set().classes
+                && identities(soft, &stage.teachers) == identities(run.needed.soft, &self.taught.teachers);
+            let pair = [(StageOne::SET, self.set().name.as_str())];
             let keep = if is_same { &pair[..] } else { &[] };
             let transfer = built.student.start_from(&built.variables, &tensors, keep)?;
             heads_of_stage_1 = transfer.kept.into_iter().map(|(head, _)| head).collect();
@@ -204,9 +202,9 @@ impl Experiment<'_> {
     /// The student of a run as its seed draws it.
     fn build(&self, run: &Run) -> Result<Built> {
         let heads = HeadsOf {
-            name: self.set.name.clone(),
-            classes: self.set.classes.len(),
-            teachers: run.needed.soft.heads(self.teachers.len()),
+            name: self.set().name.clone(),
+            classes: self.set().classes.len(),
+            teachers: run.needed.soft.heads(self.taught.teachers.len()),
             gold: run.alpha < 1.0,
         };
         self.pupil.build(vec![heads], self.settings, run.seed, self.device)
@@ -214,9 +212,9 @@ impl Experiment<'_> {
 
     /// Teaches a student.
     fn teach(&self, run: &Run, built: &Built, name: &str) -> Result<Trained> {
-        let lesson = self.lesson(run);
+        let lesson = self.taught.lesson(run.needed.soft, run.alpha);
         let plan = BatchPlan::new(
-            self.encoded.learn.lengths().to_vec(),
+            self.taught.encoded.learn.lengths().to_vec(),
             self.settings.batch_size,
             run.seed,
             DEFAULT_POOL,
@@ -228,33 +226,25 @@ impl Experiment<'_> {
             objective: self.settings.objective(run.alpha),
             settings: self.settings,
             steps: self.steps(),
-            evaluate_every: self.steps_per_epoch(),
+            evaluate_every: self.evaluate_every(),
             seed: run.seed,
             checkpoint: checkpoint_of(self.results, name, self.steps(), self.checkpoint_every),
         };
-        let choose = self.set.choose.as_ref().zip(self.encoded.choose.as_deref());
+        let choose = self.set().choose.as_ref().zip(self.taught.encoded.choose.as_deref());
         let evaluate = choose.map(|((_, examples), encoded)| {
             move || -> Result<f64> {
                 let probs = built.answers(0, &[encoded], self.device)?.pop().context("no answers")?;
-                Ok(scores_of(self.set, examples, &probs)?.first())
+                Ok(scores_of(self.set(), examples, &probs)?.first())
             }
         });
         train(&course, evaluate.as_ref().map(|evaluate| evaluate as &dyn Fn() -> Result<f64>))
     }
 
-    fn lesson(&self, run: &Run) -> Lesson<'_> {
-        Lesson {
-            encoded: &*self.encoded.learn,
-            labels: (run.alpha < 1.0).then_some(&self.set.labels[..]),
-            targets: Targets::new(run.needed.soft, self.logits, self.set.classes.len()),
-        }
-    }
-
     /// What a student says of every part that is reported.
     fn answers(&self, built: &Built) -> Result<Answers> {
-        let encoded: Vec<&dyn kd_data::encode::Encode> = self.encoded.report.iter().map(|part| &**part).collect();
+        let encoded: Vec<&dyn kd_data::encode::Encode> = self.taught.encoded.report.iter().map(|part| &**part).collect();
         let probs = built.answers(0, &encoded, self.device)?;
-        Ok(self.set.report.iter().map(|(part, _)| part.name().to_string()).zip(probs).collect())
+        Ok(self.set().report.iter().map(|(part, _)| part.name().to_string()).zip(probs).collect())
     }
 
     /// The answers that were kept of a run.
@@ -272,9 +262,9 @@ impl Experiment<'_> {
     /// If a part has no answers, or others than it has examples.
     pub fn scores(&self, answers: &Answers) -> Result<serde_json::Map<String, Value>> {
         let mut scores = serde_json::Map::new();
-        for (part, examples) in &self.set.report {
+        for (part, examples) in &self.set().report {
             let probs = answers.get(part.name()).with_context(|| format!("there are no answers for {}", part.name()))?;
-            let value = serde_json::to_value(scores_of(self.set, examples, probs)?)?;
+            let value = serde_json::to_value(scores_of(self.set(), examples, probs)?)?;
             scores.insert(part.name().to_string(), value);
         }
         Ok(scores)
@@ -286,12 +276,12 @@ impl Experiment<'_> {
     /// As training.
     pub fn probe(&self, run: &Run) -> Result<Pace> {
         let built = self.build(run)?;
-        let lesson = self.lesson(run);
-        let lengths = self.encoded.learn.lengths();
+        let lesson = self.taught.lesson(run.needed.soft, run.alpha);
+        let lengths = self.taught.encoded.learn.lengths();
         let plan = BatchPlan::new(lengths.to_vec(), self.settings.batch_size, run.seed, DEFAULT_POOL)?;
         let batches = plan.batches(|examples| lesson.batch(0, examples, self.device));
         let objective = self.settings.objective(run.alpha);
-        let choose = self.encoded.choose.as_deref();
+        let choose = self.taught.encoded.choose.as_deref();
         super::plan::probe(&built, &batches, objective, self.settings, choose, self.device)
     }
 }

@@ -108,6 +108,11 @@ impl Method {
         matches!(self, Method::Tkd | Method::TkdAvg | Method::Tmkd)
     }
 
+    /// Whether no student is trained for it.
+    pub fn is_of_teachers(self) -> bool {
+        matches!(self, Method::Teacher | Method::TeacherEnsemble)
+    }
+
     /// Whether it needs to know which teacher is the best.
     pub fn needs_best(self) -> bool {
         matches!(self, Method::OneOfOne | Method::Tkd)
@@ -115,7 +120,7 @@ impl Method {
 
     /// Whether the weight of the teachers changes anything.
     pub fn depends_on_alpha(self) -> bool {
-        !matches!(self, Method::Gold | Method::Teacher | Method::TeacherEnsemble)
+        self != Method::Gold && !self.is_of_teachers()
     }
 
     /// The students whose mean answer is the method's, of `teachers` teachers of which `best` is the best; none for what

@@ -9,14 +9,18 @@
 //! System", TMKD) and 2019 (MKDM, its second stage alone). [`Method`] has the ways that are compared, [`Experiment`] the runs,
 //! [`Results`] the folder they are kept in.
 
+mod comparison;
 mod data;
 mod experiment;
 mod method;
 mod options;
 pub mod plan;
 mod results;
+pub mod speed;
 mod stage_1;
 mod student;
+pub mod summary;
+mod taught;
 mod teachers;
 mod training;
 
@@ -24,14 +28,16 @@ use std::path::PathBuf;
 
 use candle_core::Device;
 
+pub use self::comparison::Comparison;
 pub use self::data::{DataSet, read_unlabelled};
 pub use self::experiment::{Experiment, Record, Run, scores_of};
 pub use self::method::{Method, Needed, Soft};
-pub use self::options::{StudentOptions, TableOptions, TrainingOptions, check_alphas};
+pub use self::options::{StageOneOptions, StudentOptions, TableOptions, TrainingOptions, check_alphas};
 pub use self::results::{Claim, Results, name_of};
 pub use self::stage_1::{StageOne, StageOneRecord};
 pub use self::student::{Body, Built, EncodedSet, Pupil, Source};
-pub use self::teachers::{Targets, TeacherFile, identities};
+pub use self::taught::TaughtSet;
+pub use self::teachers::{Targets, TeacherFile, identities, probabilities};
 pub use self::training::{Answers, Course, Lesson, Pace, Settings, Trained, answers, train};
 
 /// `cpu`, `cuda` or `metal`.

@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
 use clap::Args;
 use kd_core::objective::SoftLoss;
 use kd_data::columns::{Columns, LabelKind};
+use kd_data::digest;
 use kd_data::task::Task;
 use kd_teachers::heads::Pooling;
 
-use super::Settings;
+use super::{DataSet, Results, Settings, Source, StageOne, TeacherFile, read_unlabelled};
 use crate::device::DeviceChoice;
 use crate::fine_tune::Keep;
 
@@ -191,10 +193,93 @@ impl TrainingOptions {
         if !(0.0..1.0).contains(&self.hold_out) {
             bail!("--hold-out: expected a share from 0 to below 1, found {}", self.hold_out);
         }
+        if self.checkpoint_every == Some(0) {
+            bail!("--checkpoint-every: expected at least 1, found 0");
+        }
         if self.seeds.is_empty() {
             bail!("--seeds: expected at least one, found none");
         }
         Ok(settings)
+    }
+}
+
+impl TrainingOptions {
+    /// Steps between checkpoints.
+    pub fn checkpoint_every(&self, device: &Device) -> usize {
+        self.checkpoint_every.unwrap_or(if device.is_cpu() { 200 } else { 5000 })
+    }
+}
+
+/// The stage without labels.
+#[derive(Debug, Clone, Args)]
+pub struct StageOneOptions {
+    /// Table of pairs without labels (.tsv, .csv, .jsonl)
+    #[arg(long, requires = "stage1_teacher")]
+    pub stage1_data: Option<PathBuf>,
+    /// Column of the first text there
+    #[arg(long, default_value = "question")]
+    pub stage1_text: String,
+    /// Column of the second
+    #[arg(long, default_value = "passage")]
+    pub stage1_second: String,
+    /// What teachers said of those pairs, a file each, separated by commas
+    #[arg(long, value_delimiter = ',', requires = "stage1_data")]
+    pub stage1_teacher: Vec<PathBuf>,
+    /// Passes over them
+    #[arg(long, default_value_t = 1)]
+    pub stage1_epochs: usize,
+    /// Peak learning rate; --lr without it
+    #[arg(long)]
+    pub stage1_lr: Option<f64>,
+    /// Examples a step; --batch-size without it
+    #[arg(long)]
+    pub stage1_batch_size: Option<usize>,
+    /// One first stage of this seed for all; without it, each seed has its own
+    #[arg(long)]
+    pub stage1_seed: Option<u64>,
+    /// The first so many pairs
+    #[arg(long)]
+    pub stage1_limit: Option<usize>,
+}
+
+impl StageOneOptions {
+    /// The stage, if there is one: its texts are read, encoded and joined with what its teachers said.
+    ///
+    /// # Errors
+    /// If a file cannot be read, a teacher was not asked about a pair, or teachers have other classes than the first.
+    pub fn open(
+        &self,
+        source: &Source,
+        settings: &Settings,
+        results: Results,
+        checkpoint_every: usize,
+        device: &Device,
+    ) -> Result<Option<StageOne>> {
+        let Some(path) = &self.stage1_data else { return Ok(None) };
+        let mut examples = read_unlabelled(path, &self.stage1_text, &self.stage1_second)?;
+        examples.truncate(self.stage1_limit.unwrap_or(usize::MAX));
+        let teachers = TeacherFile::open_all(&self.stage1_teacher)?;
+        let contents = DataSet::contents(&examples);
+        let classes = teachers.first().map_or(Vec::new(), |teacher| teacher.classes().to_vec());
+        let logits = teachers.iter().map(|teacher| teacher.logits(&contents, &classes)).collect::<Result<_>>()?;
+        let settings = Settings {
+            epochs: self.stage1_epochs,
+            lr: self.stage1_lr.unwrap_or(settings.lr),
+            batch_size: self.stage1_batch_size.unwrap_or(settings.batch_size),
+            ..settings.clone()
+        };
+        settings.check().context("--stage1-…")?;
+        Ok(Some(StageOne {
+            encoded: source.encode("unlabelled", &examples, settings.max_len, device)?,
+            digest: digest::of_parts(contents.iter().map(|content| format!("{content:?}"))),
+            teachers,
+            logits,
+            settings,
+            seed: self.stage1_seed,
+            results,
+            checkpoint_every,
+            device: device.clone(),
+        }))
     }
 }
 

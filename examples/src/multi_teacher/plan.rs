@@ -39,7 +39,7 @@ impl Known {
 pub struct Planned {
     /// Its name.
     pub name: String,
-    /// `done`, `begun`, `claimed` by a process that may be at work, or `to do`.
+    /// See [`Results::state`](super::Results::state).
     pub state: &'static str,
     /// Updates.
     pub steps: usize,
@@ -87,14 +87,15 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-/// The mean pace of done runs that were made as `wanted` says: with the same values under these keys.
-pub fn pace_of(done: &[(Value, String, Pace)], wanted: &Value, keys: &[&str], device: &str) -> Option<Pace> {
-    let is_same = |decides: &Value| keys.iter().all(|key| decides.pointer(key) == wanted.pointer(key));
-    let paces: Vec<Pace> = done
-        .iter()
-        .filter(|(decides, on, pace)| on == device && pace.per_step.is_some() && is_same(decides))
-        .map(|(_, _, pace)| *pace)
-        .collect();
+/// What decides the pace of a run.
+const SAME_PACE: [&str; 4] = ["/data", "/student", "/settings/batch_size", "/settings/max_len"];
+
+/// The mean pace of done runs of the same student and data in batches of the same size on the same device: of
+/// `(what decides the run, its device, its pace)`.
+pub fn pace_of(done: &[(Value, String, Pace)], wanted: &Value, device: &str) -> Option<Pace> {
+    let is_same = |decides: &Value| SAME_PACE.iter().all(|key| decides.pointer(key) == wanted.pointer(key));
+    let paces: Vec<&Pace> =
+        done.iter().filter(|(decides, on, _)| on == device && is_same(decides)).map(|(_, _, pace)| pace).collect();
     let mean = |values: Vec<f64>| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
     let per_step = mean(paces.iter().filter_map(|pace| pace.per_step).collect())?;
     let per_evaluation = mean(paces.iter().filter_map(|pace| pace.per_evaluation).collect());
@@ -152,5 +153,44 @@ impl Encode for First<'_> {
 
     fn rows(&self) -> &[usize] {
         &self.all.rows()[..self.n]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pace(per_step: f64) -> Pace {
+        Pace { per_step: Some(per_step), per_evaluation: Some(10.0) }
+    }
+
+    #[test]
+    fn a_pace_is_that_of_runs_alike() {
+        let run = |data: &str, batch: usize| json!({"data": data, "seed": batch, "settings": {"batch_size": batch}});
+        let done = [
+            (run("a", 8), "cpu".to_string(), pace(1.0)),
+            (run("a", 8), "cpu".to_string(), pace(3.0)),
+            (run("a", 16), "cpu".to_string(), pace(50.0)),
+            (run("b", 8), "cpu".to_string(), pace(50.0)),
+            (run("a", 8), "cuda".to_string(), pace(0.1)),
+        ];
+        assert_eq!(pace_of(&done, &run("a", 8), "cpu"), Some(pace(2.0)));
+        assert_eq!(pace_of(&done, &run("c", 8), "cpu"), None);
+    }
+
+    #[test]
+    fn the_sum_leaves_out_what_is_done() {
+        let planned = |state| Planned {
+            name: "run".to_string(),
+            state,
+            steps: 20,
+            evaluations: 2,
+            pace: (state != "done").then_some((pace(2.0), Known::Probed)),
+        };
+        let table = table(&[planned("done"), planned("to do")]);
+        assert!(table.ends_with("1 of 2 runs left, about 60 s in one process"), "{table}");
+        assert!(table.contains("a probe"), "{table}");
+        assert_eq!([99.4, 600.0, 7200.0].map(duration), ["99 s", "10 min", "2.0 h"]);
     }
 }

@@ -88,6 +88,20 @@ impl Results {
         Ok(paths.iter().filter_map(|path| serde_json::from_slice(&std::fs::read(path).ok()?).ok()).collect())
     }
 
+    /// `done`; `running`, a process is at it; `begun`, there is a checkpoint and nobody at it; or `to do`.
+    ///
+    /// # Errors
+    /// If a file cannot be opened.
+    pub fn state(&self, name: &str) -> Result<&'static str> {
+        if self.file(name, "json").exists() {
+            return Ok("done");
+        }
+        if self.file(name, "claim").exists() && self.claim(name)?.is_none() {
+            return Ok("running");
+        }
+        Ok(if self.file(name, "checkpoint").exists() { "begun" } else { "to do" })
+    }
+
     /// The right to make this result; none if another process is at it.
     ///
     /// # Errors
@@ -146,13 +160,16 @@ mod tests {
     #[test]
     fn a_result_is_claimed_once_and_then_done() {
         let (_folder, results) = folder();
+        assert_eq!(results.state("a").unwrap(), "to do");
         let claim = results.claim("a").unwrap().unwrap();
         assert!(results.claim("a").unwrap().is_none(), "claimed twice");
+        assert_eq!(results.state("a").unwrap(), "running");
         assert!(results.claim("b").unwrap().is_some());
         assert_eq!(results.done::<u32>("a").unwrap(), None);
         std::fs::write(results.file("a", "checkpoint"), "half").unwrap();
         results.finish("a", &7, claim).unwrap();
         assert_eq!(results.done::<u32>("a").unwrap(), Some(7));
+        assert_eq!(results.state("a").unwrap(), "done");
         assert!(!results.file("a", "checkpoint").exists() && !results.file("a", "claim").exists());
         assert_eq!(results.all::<u32>().unwrap(), [7]);
     }
@@ -161,6 +178,8 @@ mod tests {
     fn a_claim_of_a_process_that_is_gone_is_none() {
         let (_folder, results) = folder();
         std::fs::write(results.file("a", "claim"), "").unwrap(); // as a killed process leaves it
+        std::fs::write(results.file("a", "checkpoint"), "").unwrap();
+        assert_eq!(results.state("a").unwrap(), "begun");
         assert!(results.claim("a").unwrap().is_some());
         drop(results.claim("b").unwrap());
         assert!(results.claim("b").unwrap().is_some());

@@ -20,28 +20,28 @@ use super::training::{Course, Lesson, Pace, Settings, train};
 use super::{Soft, Targets, checkpoint_of};
 
 /// The texts, what was said of them, and how they are learned.
-pub struct StageOne<'a> {
+pub struct StageOne {
     /// The texts as the student reads them.
-    pub encoded: &'a dyn Encode,
+    pub encoded: Box<dyn Encode>,
     /// A digest of them.
-    pub digest: &'a str,
+    pub digest: String,
     /// Who was asked about them.
-    pub teachers: &'a [TeacherFile],
+    pub teachers: Vec<TeacherFile>,
     /// What they said: by teacher, example, class.
-    pub logits: &'a [Vec<Vec<f32>>],
+    pub logits: Vec<Vec<Vec<f32>>>,
     /// How they are learned.
-    pub settings: &'a Settings,
+    pub settings: Settings,
     /// The seed of all students; none: each has its own.
     pub seed: Option<u64>,
     /// Where results are kept.
-    pub results: &'a Results,
+    pub results: Results,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
     /// Where it is computed.
-    pub device: &'a Device,
+    pub device: Device,
 }
 
-impl std::fmt::Debug for StageOne<'_> {
+impl std::fmt::Debug for StageOne {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StageOne").field("digest", &self.digest).finish_non_exhaustive()
     }
@@ -62,7 +62,7 @@ pub struct StageOneRecord {
     pub pace: Pace,
 }
 
-impl StageOne<'_> {
+impl StageOne {
     /// The name of its set of heads.
     pub const SET: &'static str = "stage-1";
 
@@ -83,12 +83,12 @@ impl StageOne<'_> {
     }
 
     /// The name of its result, and everything that decides it.
-    pub fn name(&self, pupil: &Pupil, soft: Soft, seed: u64) -> (String, Value) {
+    pub fn name(&self, pupil: &Pupil<'_>, soft: Soft, seed: u64) -> (String, Value) {
         let decides = json!({
             "data": self.digest,
             "student": pupil.describe(),
             "soft": soft.name(),
-            "heads": identities(soft, self.teachers),
+            "heads": identities(soft, &self.teachers),
             "classes": self.classes(),
             "seed": seed,
             "settings": self.settings,
@@ -100,7 +100,7 @@ impl StageOne<'_> {
     ///
     /// # Errors
     /// If a file cannot be read or written, training breaks, or Ctrl-C was pressed.
-    pub fn student(&self, pupil: &Pupil, soft: Soft, seed: u64) -> Result<Option<BTreeMap<String, Tensor>>> {
+    pub fn student(&self, pupil: &Pupil<'_>, soft: Soft, seed: u64) -> Result<Option<BTreeMap<String, Tensor>>> {
         let (name, decides) = self.name(pupil, soft, seed);
         let path = self.results.file(&name, "student");
         let load = || -> Result<_> {
@@ -122,35 +122,35 @@ impl StageOne<'_> {
             &Course {
                 name: &name,
                 built: &built,
-                batches: &plan.batches(|examples| lesson.batch(0, examples, self.device)),
+                batches: &plan.batches(|examples| lesson.batch(0, examples, &self.device)),
                 objective: self.settings.objective(1.0),
-                settings: self.settings,
+                settings: &self.settings,
                 steps: self.steps(),
                 evaluate_every: self.steps(),
                 seed,
-                checkpoint: checkpoint_of(self.results, &name, self.steps(), self.checkpoint_every),
+                checkpoint: checkpoint_of(&self.results, &name, self.steps(), self.checkpoint_every),
             },
             None,
         )?;
         kd_core::checkpoint::save(&path, &built.variables.tensors(), &name)?;
-        let device = super::name_of_device(self.device).to_string();
+        let device = super::name_of_device(&self.device).to_string();
         let record = StageOneRecord { name: name.clone(), decides, steps: trained.steps, device, pace: trained.pace };
         self.results.finish(&name, &record, claim)?;
         load()
     }
 
-    fn build(&self, pupil: &Pupil, soft: Soft, seed: u64) -> Result<Built> {
+    fn build(&self, pupil: &Pupil<'_>, soft: Soft, seed: u64) -> Result<Built> {
         let heads = HeadsOf {
             name: Self::SET.to_string(),
             classes: self.classes().len(),
             teachers: soft.heads(self.teachers.len()),
             gold: false,
         };
-        pupil.build(vec![heads], self.settings, seed, self.device)
+        pupil.build(vec![heads], &self.settings, seed, &self.device)
     }
 
     fn lesson(&self, soft: Soft) -> Lesson<'_> {
-        Lesson { encoded: self.encoded, labels: None, targets: Targets::new(soft, self.logits, self.classes().len()) }
+        Lesson { encoded: &*self.encoded, labels: None, targets: Targets::new(soft, &self.logits, self.classes().len()) }
     }
 
     fn plan(&self, seed: u64) -> Result<BatchPlan> {
@@ -161,9 +161,9 @@ impl StageOne<'_> {
     ///
     /// # Errors
     /// As training.
-    pub fn probe(&self, pupil: &Pupil, soft: Soft, seed: u64) -> Result<Pace> {
+    pub fn probe(&self, pupil: &Pupil<'_>, soft: Soft, seed: u64) -> Result<Pace> {
         let (built, lesson, plan) = (self.build(pupil, soft, seed)?, self.lesson(soft), self.plan(seed)?);
-        let batches = plan.batches(|examples| lesson.batch(0, examples, self.device));
-        super::plan::probe(&built, &batches, self.settings.objective(1.0), self.settings, None, self.device)
+        let batches = plan.batches(|examples| lesson.batch(0, examples, &self.device));
+        super::plan::probe(&built, &batches, self.settings.objective(1.0), &self.settings, None, &self.device)
     }
 }

@@ -2,8 +2,8 @@
 
 use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
-use kd_core::batch::Tokens;
-use kd_core::model::{Mode, Represent};
+use kd_core::batch::{Rows, Sequence, Tokens};
+use kd_core::model::{Mode, Represent, Student};
 use kd_core::nn::{HeadPerTeacher, HeadsOf};
 use kd_core::ops::packed::Precision;
 use kd_core::variables::Variables;
@@ -77,6 +77,16 @@ impl Source {
         Ok(Self { files, pieces, config, weights, pooling: options.pooling.into(), bf16: options.bf16 })
     }
 
+    /// The peak learning rate of the paper (§4.4).
+    pub fn default_lr(&self) -> f64 {
+        1e-4
+    }
+
+    /// The layers of the checkpoint.
+    pub fn all_layers(&self) -> usize {
+        self.config.layers
+    }
+
     /// A student of so many layers.
     ///
     /// # Errors
@@ -130,6 +140,28 @@ impl Pupil<'_> {
         self.layers
     }
 
+    /// Tokens of the longest pair that it reads.
+    pub fn longest(&self) -> usize {
+        self.source.config.max_positions
+    }
+
+    /// A batch of pairs of `len` tokens together, of no meaning: to be timed.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn some_tokens(&self, batch: usize, len: usize, device: &Device) -> Result<Tokens> {
+        let vocabulary = self.source.config.vocabulary;
+        let id = |place: usize| ((place * 7919 + 1) % vocabulary) as u32;
+        let ids: Vec<u32> = (0..batch * len).map(id).collect();
+        let first = Sequence {
+            ids: Tensor::from_vec(ids, (batch, len), device)?,
+            mask: Tensor::ones((batch, len), DType::U8, device)?,
+            segments: None,
+            chars: None,
+        };
+        Ok(Tokens { first, second: None, rows: Rows::Examples })
+    }
+
     /// A student with these sets of heads, new ones drawn from `seed`.
     ///
     /// # Errors
@@ -156,6 +188,19 @@ impl Built {
             body => Asked::AsItIs(body),
         };
         Ok(self.student.copy_onto(body)?)
+    }
+
+    /// Asks the student about the same texts again and again.
+    ///
+    /// # Errors
+    /// If its layers cannot be packed.
+    pub fn asking<'a>(
+        &'a self,
+        tokens: &'a Tokens,
+        device: &Device,
+    ) -> Result<impl Fn() -> candle_core::Result<Tensor> + 'a> {
+        let student = self.asked(device)?;
+        Ok(move || student.probabilities(&student.for_set(0).forward(tokens, Mode::Eval)?.detach()))
     }
 
     /// What the student says of the texts of each part of data set `set`: the mean of its heads' probabilities,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use kd_data::digest;
 use kd_data::teacher_outputs::{Content, TeacherOutputs};
 
@@ -73,6 +73,14 @@ impl TeacherFile {
             ),
         }
     }
+}
+
+/// The probabilities of logits, a row each: `(examples, classes)` f32 on the CPU.
+///
+/// # Errors
+/// If rows are of different widths.
+pub fn probabilities(logits: &[Vec<f32>]) -> Result<Tensor> {
+    Ok(kd_core::ops::softmax(&Tensor::new(logits.to_vec(), &Device::Cpu)?)?)
 }
 
 /// What makes each soft head the head that it is: whose logits it learns. Heads of two stages are the same where these are.

@@ -267,7 +267,7 @@ pub fn train(course: &Course<'_>, evaluate: Option<&dyn Fn() -> Result<f64>>) ->
     let mut progress = Progress::new(name, *steps, trainer.step_count(), "steps");
     let mut timed = Timed(&clock);
     let mut observers: Vec<&mut dyn Observer> = vec![&mut timed, &mut progress];
-    if trainer.fit(batches, score, &mut observers)? == Outcome::Interrupted {
+    if trainer.fit(*batches, score, &mut observers)? == Outcome::Interrupted {
         bail!(Interrupted);
     }
     let kept_step = trainer.best().map_or(trainer.step_count(), |best| best.step);
