@@ -120,6 +120,28 @@ impl Lookup {
         };
         Ok(Tokens { first, second: None, rows })
     }
+
+    /// A padded batch of pairs of texts that are encoded apart, for a [`crate::pair::PairEncoder`]: a row per pair, words
+    /// without their characters.
+    ///
+    /// # Errors
+    /// If there are no pairs, or a text has no words; the message names it by its pair's place.
+    pub fn pairs(&self, pairs: &[(Vec<String>, Vec<String>)], device: &Device) -> Result<Tokens> {
+        if pairs.is_empty() {
+            bail!("a batch needs at least one pair, found none");
+        }
+        let text = |name: &str, of_pair: fn(&(Vec<String>, Vec<String>)) -> &Vec<String>| {
+            if let Some(place) = pairs.iter().position(|pair| of_pair(pair).is_empty()) {
+                bail!("the {name} text of pair {place} of the batch has no words");
+            }
+            let ids: Vec<Vec<u32>> =
+                pairs.iter().map(|pair| of_pair(pair).iter().map(|word| self.word(word)).collect()).collect();
+            pad(&ids, device)
+        };
+        let first = text("first", |pair| &pair.0)?;
+        let second = text("second", |pair| &pair.1)?;
+        Ok(Tokens { first, second: Some(second), rows: Rows::Examples })
+    }
 }
 
 #[cfg(test)]
@@ -156,6 +178,20 @@ mod tests {
         assert_eq!(chars, [[[2, 4, 3], [0, 0, 0]], [[1, 5, 0], [4, 5, 0]]]);
         let Rows::Words { index, per_example } = tokens.rows else { panic!("expected words") };
         assert_eq!((index.to_vec1::<u32>().unwrap(), per_example), (vec![0, 2, 3], vec![1, 2]));
+    }
+
+    #[test]
+    fn a_pair_is_two_sequences_without_characters() {
+        let pairs = [(sentence(&["Ada"]), sentence(&["to", "to"])), (sentence(&["to", "Ada", "x"]), sentence(&["é"]))];
+        let tokens = lookup().pairs(&pairs, &Device::Cpu).unwrap();
+        let second = tokens.second.unwrap();
+        assert_eq!(tokens.first.ids.to_vec2::<u32>().unwrap(), [[3, 0, 0], [2, 3, 1]]);
+        assert_eq!(second.ids.to_vec2::<u32>().unwrap(), [[2, 2], [4, 0]]);
+        assert_eq!(second.mask.to_vec2::<u8>().unwrap(), [[1, 1], [1, 0]]);
+        assert!(tokens.first.chars.is_none() && matches!(tokens.rows, Rows::Examples));
+        let message = lookup().pairs(&[(sentence(&["to"]), vec![])], &Device::Cpu).unwrap_err().to_string();
+        assert!(message.contains("the second text of pair 0 of the batch has no words"), "{message}");
+        assert!(lookup().pairs(&[], &Device::Cpu).unwrap_err().to_string().contains("at least one pair"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use kd_core::model::Student;
 use kd_core::ops::packed::Precision;
 
 use super::{BundleOptions, DTYPE, Description, folder, student};
-use crate::encoder::WORD_TABLE;
+use crate::encoder::words::WORD_TABLE;
 use crate::error::{Error, Result};
 
 /// Writes the tensors in f32, or the word table in f16.
