@@ -31,8 +31,8 @@ use kd_teachers::hub::{FindOptions, HubEnvironment, ModelFiles};
 #[derive(Debug, Parser)]
 #[command(version, args_override_self = true)]
 struct Args {
-    /// rte, mrpc, sst2, qnli, mnli, mnli-mismatched, qqp, cola, stsb, snli, wikiqa, conll2003, wnut17, snips-intents,
-    /// snips-slots; or with --text any name
+    /// rte, mrpc, sst2, qnli, mnli, mnli-mismatched, qqp, cola, stsb, snli, wikiqa, query-passage, conll2003, wnut17,
+    /// snips-intents, snips-slots; or with --text any name
     #[arg(long)]
     task: String,
     /// Folder of the task's files
