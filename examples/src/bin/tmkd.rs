@@ -28,6 +28,7 @@ use examples::multi_teacher::{
     TaughtSet, TeacherFile, TrainingOptions, check_alphas, plan,
 };
 use examples::report;
+use kd_data::task::Examples;
 
 /// Distil several teachers into one student, in one stage or two.
 #[derive(Debug, Parser)]
@@ -79,32 +80,34 @@ fn main() -> Result<()> {
     let methods = args.methods()?;
     check_alphas(&args.alpha)?;
     let device = args.training.device.open()?;
-    let source = Source::open(&args.student)?;
-    let settings = args.training.settings(source.default_lr())?;
     let TrainingOptions { keep, hold_out, limit_train, .. } = args.training;
-
     let set = DataSet::read(&args.task, args.table.task(&args.task)?, &args.data, keep, hold_out, limit_train)?;
     println!("{}", set.roles());
+    let unlabelled = args.stage_1.read()?;
+    let texts: Vec<&Examples> = std::iter::once(&set.learn).chain(&unlabelled).collect();
+    let source = Source::open(&args.student, &texts)?;
+    let pupils = source.pupils(args.student.layers.as_deref())?;
+    let settings = args.training.settings(source.default_lr())?;
+
     let taught = TaughtSet::new(set, TeacherFile::open_all(&args.teacher)?, &source, settings.max_len, &device)?;
     let needs_best = methods.iter().any(|method| method.needs_best());
     let best = if needs_best { taught.best(args.best_teacher.as_deref())? } else { 0 };
 
     let folder = |name: &str| Results::open(args.training.out.join(name));
     let (results, checkpoint_every) = (folder("runs")?, args.training.checkpoint_every(&device));
-    let stage_1 = args.stage_1.open(&source, &settings, folder("stage-1")?, checkpoint_every, &device)?;
-    let of_depth = |&layers: &usize| {
-        Ok(Experiment {
-            taught: &taught,
-            pupil: source.pupil(layers)?,
-            settings: &settings,
-            stage_1: stage_1.as_ref(),
-            steps: None,
-            results: &results,
-            checkpoint_every,
-            device: &device,
-        })
+    let open = |texts| args.stage_1.open(texts, &source, &settings, folder("stage-1")?, checkpoint_every, &device);
+    let stage_1 = unlabelled.as_ref().map(open).transpose()?;
+    let of_depth = |pupil| Experiment {
+        taught: &taught,
+        pupil,
+        settings: &settings,
+        stage_1: stage_1.as_ref(),
+        steps: None,
+        results: &results,
+        checkpoint_every,
+        device: &device,
     };
-    let experiments = args.student.layers.iter().map(of_depth).collect::<Result<Vec<_>>>()?;
+    let experiments: Vec<Experiment<'_>> = pupils.into_iter().map(of_depth).collect();
     let steps = experiments[0].steps();
     let comparison =
         Comparison { experiments, methods, alphas: args.alpha.clone(), seeds: args.training.seeds.clone(), best };
@@ -136,7 +139,8 @@ impl Args {
     fn methods(&self) -> Result<Vec<Method>> {
         let (has_teachers, has_stage_1) = (!self.teacher.is_empty(), self.stage_1.stage1_data.is_some());
         if self.method == ["all"] {
-            let can = |method: &Method| (has_stage_1 || !method.has_stage_1()) && (has_teachers || *method == Method::Gold);
+            let can =
+                |method: &Method| (has_stage_1 || !method.has_stage_1()) && (has_teachers || *method == Method::Gold);
             let (can, left_out): (Vec<_>, Vec<_>) = Method::ALL.into_iter().partition(can);
             if !left_out.is_empty() {
                 let names: Vec<&str> = left_out.into_iter().map(Method::name).collect();
@@ -167,10 +171,10 @@ impl Args {
         device: &Device,
     ) -> Result<()> {
         let Some(encoder) = &self.teacher_encoder else { return Ok(()) };
-        let source = Source::open(&StudentOptions { student: encoder.clone(), ..self.student.clone() })?;
-        let pupil = source.pupil(source.all_layers())?;
-        let speed = Speed::of(&pupil, 1, classes, settings, results, self.latency_seconds, device)?;
-        for row in rows.iter_mut().filter(|row| row.layers.is_none()) {
+        let source =
+            Source::open(&StudentOptions { student: encoder.clone(), layers: None, ..self.student.clone() }, &[])?;
+        let speed = Speed::of(&source.whole(), 1, classes, settings, results, self.latency_seconds, device)?;
+        for row in rows.iter_mut().filter(|row| row.student.is_none()) {
             row.parameters = Some(speed.parameters);
             row.speed = Some(speed.clone());
         }

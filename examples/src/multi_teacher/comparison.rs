@@ -1,21 +1,18 @@
 //! Every method, weight, depth and seed that is compared: the runs they need, each once, and the rows they become.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::experiment::{Experiment, Record, Run};
 use super::plan::{Known, Planned, pace_of};
+use super::results::LOOK_AGAIN;
 use super::speed::Speed;
 use super::summary::{Row, mean_of};
 use super::training::Pace;
 use super::{Method, StageOneRecord};
 use crate::interrupt;
-
-/// Time between looks at what other processes are at.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What is compared.
 #[derive(Debug)]
@@ -155,7 +152,7 @@ impl Comparison<'_> {
     }
 
     fn row(&self, experiment: &Experiment<'_>, method: Method, alpha: Option<f64>) -> Result<Row> {
-        let mut row = Row::new(method, Some(experiment.pupil.layers()), alpha, 1);
+        let mut row = Row::new(method, Some(experiment.pupil.name()), alpha, 1);
         for &seed in &self.seeds {
             let runs = self.needed(experiment, method, alpha, seed);
             let mut answers = Vec::new();
@@ -179,9 +176,10 @@ impl Comparison<'_> {
     pub fn time(&self, rows: &mut [Row], results: &super::Results, seconds: f64) -> Result<()> {
         for experiment in &self.experiments {
             let heads = 1 + experiment.taught.teachers.len();
-            let (pupil, classes, settings) = (&experiment.pupil, experiment.taught.set.classes.len(), experiment.settings);
+            let (pupil, classes, settings) =
+                (&experiment.pupil, experiment.taught.set.classes.len(), experiment.settings);
             let speed = Speed::of(pupil, heads, classes, settings, results, seconds, experiment.device)?;
-            for row in rows.iter_mut().filter(|row| row.layers == Some(pupil.layers())) {
+            for row in rows.iter_mut().filter(|row| row.student == Some(pupil.name())) {
                 row.speed = Some(speed.clone());
             }
         }

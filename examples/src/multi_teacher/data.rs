@@ -61,8 +61,7 @@ impl DataSet {
             _ => Ok(Some(task.read_part(folder, part)?)),
         })?;
         let Data { task, classes, train, others } = data;
-        let report: Vec<(Part, Examples)> =
-            others.into_iter().filter(|(_, examples)| examples.is_labelled()).collect();
+        let report: Vec<(Part, Examples)> = others.into_iter().filter(|(_, examples)| examples.is_labelled()).collect();
         let has_test = report.iter().any(|(part, _)| *part == Part::Test);
         let (learn, choose) = match keep {
             Keep::Last => (train, None),
@@ -95,7 +94,11 @@ impl DataSet {
             Some((name, examples)) => format!("the epoch is chosen on {} {name} training examples", examples.len()),
         };
         let (learn, classes) = (self.learn.len(), self.classes.len());
-        format!("{}: {learn} examples of {classes} classes to learn from; {choose}; reported: {}", self.name, reported.join(", "))
+        format!(
+            "{}: {learn} examples of {classes} classes to learn from; {choose}; reported: {}",
+            self.name,
+            reported.join(", ")
+        )
     }
 
     /// The texts of a role.
@@ -141,10 +144,8 @@ fn classes_of(task: &Task, examples: &Examples, classes: &[String]) -> Result<Ve
 /// # Errors
 /// If the table cannot be read or a column is missing.
 pub fn read_unlabelled(path: &Path, first: &str, second: &str) -> Result<Examples> {
-    let columns = kd_data::columns::Columns {
-        second: Some(second.to_string()),
-        ..kd_data::columns::Columns::text(first)
-    };
+    let columns =
+        kd_data::columns::Columns { second: Some(second.to_string()), ..kd_data::columns::Columns::text(first) };
     let data: Dataset<_> = kd_data::columns::read_columns(path, &columns)?;
     Ok(Examples::Texts { data, left_out: Vec::new() })
 }

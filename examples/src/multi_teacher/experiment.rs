@@ -242,7 +242,8 @@ impl Experiment<'_> {
 
     /// What a student says of every part that is reported.
     fn answers(&self, built: &Built) -> Result<Answers> {
-        let encoded: Vec<&dyn kd_data::encode::Encode> = self.taught.encoded.report.iter().map(|part| &**part).collect();
+        let encoded: Vec<&dyn kd_data::encode::Encode> =
+            self.taught.encoded.report.iter().map(|part| &**part).collect();
         let probs = built.answers(0, &encoded, self.device)?;
         Ok(self.set().report.iter().map(|(part, _)| part.name().to_string()).zip(probs).collect())
     }
@@ -263,7 +264,8 @@ impl Experiment<'_> {
     pub fn scores(&self, answers: &Answers) -> Result<serde_json::Map<String, Value>> {
         let mut scores = serde_json::Map::new();
         for (part, examples) in &self.set().report {
-            let probs = answers.get(part.name()).with_context(|| format!("there are no answers for {}", part.name()))?;
+            let probs =
+                answers.get(part.name()).with_context(|| format!("there are no answers for {}", part.name()))?;
             let value = serde_json::to_value(scores_of(self.set(), examples, probs)?)?;
             scores.insert(part.name().to_string(), value);
         }
@@ -290,11 +292,7 @@ impl Experiment<'_> {
 ///
 /// # Errors
 /// If there are not as many as examples.
-pub fn scores_of(
-    set: &DataSet,
-    examples: &kd_data::task::Examples,
-    probs: &Tensor,
-) -> Result<Scores> {
+pub fn scores_of(set: &DataSet, examples: &kd_data::task::Examples, probs: &Tensor) -> Result<Scores> {
     // Rankings are by the difference of the classes' logits; that of the log-probabilities is the same, and does not round
     // probabilities close to 1 to one number.
     let log = |p: f32| p.max(f32::MIN_POSITIVE).ln();

@@ -23,6 +23,7 @@ pub mod summary;
 mod taught;
 mod teachers;
 mod training;
+mod words;
 
 use std::path::PathBuf;
 

@@ -8,7 +8,7 @@ use clap::Args;
 use kd_core::objective::SoftLoss;
 use kd_data::columns::{Columns, LabelKind};
 use kd_data::digest;
-use kd_data::task::Task;
+use kd_data::task::{Examples, Task};
 use kd_teachers::heads::Pooling;
 
 use super::{DataSet, Results, Settings, Source, StageOne, TeacherFile, read_unlabelled};
@@ -58,9 +58,9 @@ pub struct StudentOptions {
     /// Allow pickled weights (pytorch_model.bin) where the model has no others
     #[arg(long)]
     pub pickle: bool,
-    /// The encoder's first so many layers, several numbers separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "3")]
-    pub layers: Vec<usize>,
+    /// The encoder's first so many layers, several numbers separated by commas; 3 without it
+    #[arg(long, value_delimiter = ',')]
+    pub layers: Option<Vec<usize>>,
     /// How the encoder makes one vector of a pair
     #[arg(long, value_enum, default_value_t = PoolingChoice::Family)]
     pub pooling: PoolingChoice,
@@ -243,23 +243,32 @@ pub struct StageOneOptions {
 }
 
 impl StageOneOptions {
-    /// The stage, if there is one: its texts are read, encoded and joined with what its teachers said.
+    /// The texts, if there is such a stage.
     ///
     /// # Errors
-    /// If a file cannot be read, a teacher was not asked about a pair, or teachers have other classes than the first.
+    /// If they cannot be read.
+    pub fn read(&self) -> Result<Option<Examples>> {
+        let Some(path) = &self.stage1_data else { return Ok(None) };
+        let mut examples = read_unlabelled(path, &self.stage1_text, &self.stage1_second)?;
+        examples.truncate(self.stage1_limit.unwrap_or(usize::MAX));
+        Ok(Some(examples))
+    }
+
+    /// The stage: its texts are encoded and joined with what its teachers said.
+    ///
+    /// # Errors
+    /// If a teacher's file cannot be read, it was not asked about a pair, or has other classes than the first.
     pub fn open(
         &self,
+        examples: &Examples,
         source: &Source,
         settings: &Settings,
         results: Results,
         checkpoint_every: usize,
         device: &Device,
-    ) -> Result<Option<StageOne>> {
-        let Some(path) = &self.stage1_data else { return Ok(None) };
-        let mut examples = read_unlabelled(path, &self.stage1_text, &self.stage1_second)?;
-        examples.truncate(self.stage1_limit.unwrap_or(usize::MAX));
+    ) -> Result<StageOne> {
         let teachers = TeacherFile::open_all(&self.stage1_teacher)?;
-        let contents = DataSet::contents(&examples);
+        let contents = DataSet::contents(examples);
         let classes = teachers.first().map_or(Vec::new(), |teacher| teacher.classes().to_vec());
         let logits = teachers.iter().map(|teacher| teacher.logits(&contents, &classes)).collect::<Result<_>>()?;
         let settings = Settings {
@@ -269,8 +278,8 @@ impl StageOneOptions {
             ..settings.clone()
         };
         settings.check().context("--stage1-…")?;
-        Ok(Some(StageOne {
-            encoded: source.encode("unlabelled", &examples, settings.max_len, device)?,
+        Ok(StageOne {
+            encoded: source.encode("unlabelled", examples, settings.max_len, device)?,
             digest: digest::of_parts(contents.iter().map(|content| format!("{content:?}"))),
             teachers,
             logits,
@@ -279,7 +288,7 @@ impl StageOneOptions {
             results,
             checkpoint_every,
             device: device.clone(),
-        }))
+        })
     }
 }
 

@@ -12,6 +12,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kd_data::digest;
@@ -21,6 +22,8 @@ use serde_json::Value;
 
 use crate::report;
 
+/// Time between looks at what another process is at.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Digits of a digest in a name.
 const DIGITS: usize = 12;
 

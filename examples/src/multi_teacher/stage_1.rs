@@ -150,7 +150,11 @@ impl StageOne {
     }
 
     fn lesson(&self, soft: Soft) -> Lesson<'_> {
-        Lesson { encoded: &*self.encoded, labels: None, targets: Targets::new(soft, &self.logits, self.classes().len()) }
+        Lesson {
+            encoded: &*self.encoded,
+            labels: None,
+            targets: Targets::new(soft, &self.logits, self.classes().len()),
+        }
     }
 
     fn plan(&self, seed: u64) -> Result<BatchPlan> {

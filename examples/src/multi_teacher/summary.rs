@@ -17,17 +17,17 @@ use crate::report::{self, Spread};
 pub struct Row {
     /// The method, and of a single teacher its name.
     pub method: String,
-    /// Layers of the student; none for teachers.
-    pub layers: Option<usize>,
+    /// Name of the student's shape; none for teachers.
+    pub student: Option<String>,
     /// Weight of the teachers; none where it means nothing.
     pub alpha: Option<f64>,
     /// Seeds of the values below; empty for teachers.
     pub seeds: Vec<u64>,
     /// By part and metric, the value of each seed.
     pub values: BTreeMap<String, BTreeMap<String, Vec<f64>>>,
-    /// The first metric on the last part minus that of `gold` with as many layers, seed by seed.
+    /// The first metric on the last part minus that of `gold` with the same shape, seed by seed.
     pub over_gold: Option<Spread>,
-    /// The same minus that of `1avg-o-1` with the same layers and weight.
+    /// The same minus that of `1avg-o-1` with the same shape and weight.
     pub over_mean: Option<Spread>,
     /// Models that answer together.
     pub models: usize,
@@ -53,10 +53,10 @@ pub fn mean_of(answers: &[Answers]) -> Result<Answers> {
 
 impl Row {
     /// A row without values.
-    pub fn new(method: Method, layers: Option<usize>, alpha: Option<f64>, models: usize) -> Self {
+    pub fn new(method: Method, student: Option<String>, alpha: Option<f64>, models: usize) -> Self {
         Self {
             method: method.name().to_string(),
-            layers,
+            student,
             alpha,
             seeds: Vec::new(),
             values: BTreeMap::new(),
@@ -91,14 +91,14 @@ pub fn compare(rows: &mut [Row], set: &DataSet) {
         row.seeds.iter().copied().zip(row.of(part.name(), metric).iter().copied()).collect()
     };
     let all = rows.to_vec();
-    for row in rows.iter_mut().filter(|row| row.layers.is_some()) {
+    for row in rows.iter_mut().filter(|row| row.student.is_some()) {
         let own = of(row);
         let over = |other: Option<&Row>| {
             let other = of(other?);
             let differences: Vec<f64> = own.iter().filter_map(|(seed, value)| Some(value - other.get(seed)?)).collect();
             (!differences.is_empty()).then(|| Spread::of(&differences))
         };
-        let is = |other: &&Row, method: Method| other.method == method.name() && other.layers == row.layers;
+        let is = |other: &&Row, method: Method| other.method == method.name() && other.student == row.student;
         let gold = all.iter().find(|other| is(other, Method::Gold));
         let mean = all.iter().find(|other| is(other, Method::MeanOfOne) && other.alpha == row.alpha);
         row.over_gold = over(gold.filter(|_| row.method != Method::Gold.name()));
@@ -113,16 +113,16 @@ pub fn table(rows: &[Row], set: &DataSet) -> (Vec<String>, Vec<Vec<String>>) {
         .iter()
         .flat_map(|(part, _)| set.task.metrics.iter().map(|metric| (part.name(), metric.name())))
         .collect();
-    let mut header: Vec<String> = ["method", "layers", "alpha"].map(String::from).to_vec();
+    let mut header: Vec<String> = ["method", "student", "alpha"].map(String::from).to_vec();
     header.extend(columns.iter().map(|(part, metric)| format!("{part} {}", metric.replace('_', " "))));
-    header.extend(["over gold", "over 1avg-o-1", "parameters (M)", "a second, batch 1", "batch 32"].map(String::from));
+    header.extend(["over gold", "over 1avg-o-1", "parameters (M)", "QPS, batch 1", "QPS, batch 32"].map(String::from));
     let signed = |spread: Spread, seeds: usize| match report::percent(spread, seeds) {
         text if text.starts_with('-') => text,
         text => format!("+{text}"),
     };
     let cells = |row: &Row| {
         let alpha = row.alpha.map_or(String::new(), |alpha| alpha.to_string());
-        let mut cells = vec![row.method.clone(), row.layers.map_or(String::new(), |n| n.to_string()), alpha];
+        let mut cells = vec![row.method.clone(), row.student.clone().unwrap_or_default(), alpha];
         cells.extend(columns.iter().map(|(part, metric)| match row.of(part, metric) {
             [] => String::new(),
             values => report::percent(Spread::of(values), values.len()),
@@ -144,7 +144,8 @@ pub fn table(rows: &[Row], set: &DataSet) -> (Vec<String>, Vec<Vec<String>>) {
 /// The table in Markdown, under its title.
 pub fn markdown(title: &str, header: &[String], rows: &[Vec<String>]) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    let rule: Vec<String> = header.iter().enumerate().map(|(idx, _)| if idx == 0 { "---" } else { "---:" }.into()).collect();
+    let rule: Vec<String> =
+        header.iter().enumerate().map(|(idx, _)| if idx == 0 { "---" } else { "---:" }.into()).collect();
     let body: String = rows.iter().map(|row| line(row)).collect();
     format!("{title}\n\n{}{}{body}", line(header), line(&rule))
 }

@@ -17,8 +17,8 @@ use kd_data::batches::{restore, sequential};
 use kd_data::encode::Encode;
 use serde::{Deserialize, Serialize};
 
-use super::student::Built;
 use super::Targets;
+use super::student::Built;
 use crate::interrupt::{self, Interrupted};
 use crate::progress::Progress;
 
@@ -91,7 +91,10 @@ impl Settings {
             clip_norm: Some(self.clip_norm),
             evaluate_every: Interval::Steps(evaluate_every),
             seed,
-            ..TrainerConfig::new(steps, AdamWConfig { weight_decay: self.weight_decay, ..AdamWConfig::with_lr(self.lr) })
+            ..TrainerConfig::new(
+                steps,
+                AdamWConfig { weight_decay: self.weight_decay, ..AdamWConfig::with_lr(self.lr) },
+            )
         }
     }
 }
@@ -120,7 +123,8 @@ impl Lesson<'_> {
     pub fn batch(&self, task: usize, examples: Vec<usize>, device: &Device) -> candle_core::Result<Batch> {
         let tokens = self.encoded.collate(&examples)?;
         let rows = examples.len();
-        let of_labels = |labels: &[u32]| Tensor::from_vec(examples.iter().map(|&id| labels[id]).collect(), rows, device);
+        let of_labels =
+            |labels: &[u32]| Tensor::from_vec(examples.iter().map(|&id| labels[id]).collect(), rows, device);
         let labels = self.labels.map(of_labels).transpose()?;
         let heads = self.targets.heads.len();
         let mut teachers = Vec::with_capacity(heads);
