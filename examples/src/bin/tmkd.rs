@@ -25,7 +25,7 @@ use examples::multi_teacher::speed::Speed;
 use examples::multi_teacher::summary::{self, Row};
 use examples::multi_teacher::{
     Comparison, DataSet, Experiment, Method, Results, Settings, Source, StageOneOptions, StudentOptions, TableOptions,
-    TaughtSet, TeacherFile, TrainingOptions, check_alphas, plan,
+    TaughtSet, TeacherFile, TrainingOptions, check_alphas, check_list, plan,
 };
 use examples::report;
 use kd_data::task::Examples;
@@ -128,7 +128,7 @@ fn main() -> Result<()> {
     let (header, cells) = summary::table(&rows, &taught.set);
     println!("\n{}", report::table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &cells));
     let path = |end: &str| args.training.out.join(format!("{name}.{end}"));
-    report::save_text(&path("md"), &summary::markdown(&title, &header, &cells))?;
+    report::save_text(&path("md"), &report::markdown(&title, &header, &cells))?;
     report::save(&path("json"), &serde_json::json!({"about": title, "settings": settings, "rows": rows}))?;
     println!("\nkept in {}: {name}.md, {name}.json, and every run", args.training.out.display());
     Ok(())
@@ -150,6 +150,7 @@ impl Args {
         }
         let methods: Vec<Method> =
             self.method.iter().map(|name| name.parse()).collect::<Result<_, String>>().map_err(anyhow::Error::msg)?;
+        check_list("method", &self.method)?;
         for method in &methods {
             if method.has_stage_1() && !has_stage_1 {
                 bail!("--method {}: expected --stage1-data and --stage1-teacher, found none", method.name());

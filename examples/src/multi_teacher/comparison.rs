@@ -1,6 +1,7 @@
 //! Every method, weight, depth and seed that is compared: the runs they need, each once, and the rows they become.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -68,21 +69,7 @@ impl Comparison<'_> {
     /// # Errors
     /// Those of [`Experiment::result`].
     pub fn run(&self) -> Result<()> {
-        let mut waiting = self.runs();
-        while !waiting.is_empty() {
-            let mut left = Vec::new();
-            for &(idx, run) in &waiting {
-                interrupt::check()?;
-                if self.experiments[idx].result(&run)?.is_none() {
-                    left.push((idx, run));
-                }
-            }
-            if left.len() == waiting.len() {
-                std::thread::sleep(LOOK_AGAIN);
-            }
-            waiting = left;
-        }
-        Ok(())
+        in_turns(self.runs(), |(idx, run)| Ok(self.experiments[*idx].result(run)?.is_some()))
     }
 
     /// Every run and what it will take: by done runs of the same student, data and sizes on this device if there are any, else
@@ -187,13 +174,32 @@ impl Comparison<'_> {
     }
 }
 
-/// What a run takes; nothing for one that is done.
-fn pace_or_probe(
+/// Does every job until all are done: `done` says whether one is, and not if another process is at it. Those are come back to.
+pub(super) fn in_turns<J>(mut jobs: Vec<J>, done: impl Fn(&J) -> Result<bool>) -> Result<()> {
+    while !jobs.is_empty() {
+        let before = jobs.len();
+        let mut left = Vec::new();
+        for job in jobs {
+            interrupt::check()?;
+            if !done(&job)? {
+                left.push(job);
+            }
+        }
+        if left.len() == before {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        jobs = left;
+    }
+    Ok(())
+}
+
+/// What a run takes; nothing for one that is done. Of several of one kind, whose entry `probed` is, one is probed.
+pub(super) fn pace_or_probe<K>(
     state: &str,
     done: &[(Value, String, Pace)],
     decides: &Value,
     device: &str,
-    probed: std::collections::hash_map::Entry<'_, (usize, bool), Pace>,
+    probed: Entry<'_, K, Pace>,
     probe: impl FnOnce() -> Result<Pace>,
 ) -> Result<Option<(Pace, Known)>> {
     if state == "done" {
@@ -203,8 +209,8 @@ fn pace_or_probe(
         return Ok(Some((pace, Known::Done)));
     }
     let pace = match probed {
-        std::collections::hash_map::Entry::Occupied(there) => *there.get(),
-        std::collections::hash_map::Entry::Vacant(place) => *place.insert(probe()?),
+        Entry::Occupied(there) => *there.get(),
+        Entry::Vacant(place) => *place.insert(probe()?),
     };
     Ok(Some((pace, Known::Probed)))
 }

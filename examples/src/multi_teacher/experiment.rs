@@ -143,24 +143,13 @@ impl Experiment<'_> {
     /// If a file cannot be read or written, training breaks, or Ctrl-C was pressed.
     pub fn result(&self, run: &Run) -> Result<Option<Record>> {
         let (name, decides) = self.name(run);
-        if let Some(record) = self.results.done(&name)? {
-            return Ok(Some(record));
-        }
-        let Some(claim) = self.results.claim(&name)? else { return Ok(None) };
-        if let Some(record) = self.results.done(&name)? {
-            self.results.finish(&name, &record, claim)?; // by another process since we looked
-            return Ok(Some(record));
-        }
-        let first = match self.stage_1_of(run) {
-            None => None,
-            Some((stage, soft, seed)) => match stage.student(&self.pupil, soft, seed)? {
-                Some(tensors) => Some((stage, soft, tensors)),
-                None => return Ok(None),
-            },
-        };
-        let record = self.train(run, name.clone(), decides, first)?;
-        self.results.finish(&name, &record, claim)?;
-        Ok(Some(record))
+        self.results.made(&name, || {
+            let Some((stage, soft, seed)) = self.stage_1_of(run) else {
+                return self.train(run, name.clone(), decides, None).map(Some);
+            };
+            let Some(tensors) = stage.student(&self.pupil, soft, seed)? else { return Ok(None) };
+            self.train(run, name.clone(), decides, Some((stage, soft, tensors))).map(Some)
+        })
     }
 
     fn train(
@@ -283,8 +272,8 @@ impl Experiment<'_> {
         let plan = BatchPlan::new(lengths.to_vec(), self.settings.batch_size, run.seed, DEFAULT_POOL)?;
         let batches = plan.batches(|examples| lesson.batch(0, examples, self.device));
         let objective = self.settings.objective(run.alpha);
-        let choose = self.taught.encoded.choose.as_deref();
-        super::plan::probe(&built, &batches, objective, self.settings, choose, self.device)
+        let choose: Vec<&dyn kd_data::encode::Encode> = self.taught.encoded.choose.iter().map(|part| &**part).collect();
+        super::plan::probe(&built, &batches, objective, self.settings, &choose, self.device)
     }
 }
 

@@ -196,9 +196,7 @@ impl TrainingOptions {
         if self.checkpoint_every == Some(0) {
             bail!("--checkpoint-every: expected at least 1, found 0");
         }
-        if self.seeds.is_empty() {
-            bail!("--seeds: expected at least one, found none");
-        }
+        check_list("seeds", &self.seeds)?;
         Ok(settings)
     }
 }
@@ -295,11 +293,24 @@ impl StageOneOptions {
 /// Weights of the teachers, each above 0 and at most 1.
 ///
 /// # Errors
-/// If one is outside.
+/// If one is outside, or there are none, or one is there twice.
 pub fn check_alphas(alphas: &[f64]) -> Result<()> {
-    match alphas.iter().find(|&&alpha| !(alpha > 0.0 && alpha <= 1.0)) {
-        Some(alpha) => bail!("--alpha: expected weights above 0 and at most 1, found {alpha}"),
-        None if alphas.is_empty() => bail!("--alpha: expected at least one, found none"),
+    if let Some(alpha) = alphas.iter().find(|&&alpha| !(alpha > 0.0 && alpha <= 1.0)) {
+        bail!("--alpha: expected weights above 0 and at most 1, found {alpha}");
+    }
+    check_list("alpha", alphas)
+}
+
+/// Checks what is swept.
+///
+/// # Errors
+/// If there is nothing, or something twice; the message names the option.
+pub fn check_list<T: PartialEq + std::fmt::Display>(name: &str, values: &[T]) -> Result<()> {
+    if values.is_empty() {
+        bail!("--{name}: expected at least one, found none");
+    }
+    match values.iter().enumerate().find(|(idx, value)| values[..*idx].contains(value)) {
+        Some((_, value)) => bail!("--{name}: expected each once, found {value} twice"),
         None => Ok(()),
     }
 }

@@ -102,7 +102,7 @@ pub fn pace_of(done: &[(Value, String, Pace)], wanted: &Value, device: &str) -> 
     Some(Pace { per_step: Some(per_step), per_evaluation })
 }
 
-/// Trains a student for a few steps, and asks it about a few of the texts that choose.
+/// Trains a student for a few steps, and asks it about a few of the texts that choose, those of each of its data sets.
 ///
 /// # Errors
 /// As training.
@@ -111,7 +111,7 @@ pub fn probe(
     batches: &dyn Batches,
     objective: PerHead,
     settings: &Settings,
-    choose: Option<&dyn Encode>,
+    choose: &[&dyn Encode],
     device: &Device,
 ) -> Result<Pace> {
     let course = Course {
@@ -126,12 +126,13 @@ pub fn probe(
         checkpoint: None,
     };
     let mut pace = train(&course, None)?.pace;
-    if let Some(choose) = choose {
-        let n = choose.lengths().len();
-        let some = First { all: choose, n: n.min(PROBE_ASKED) };
+    for (set, all) in choose.iter().enumerate() {
+        let n = all.lengths().len();
+        let first = First { all: *all, n: n.min(PROBE_ASKED) };
         let began = std::time::Instant::now();
-        built.answers(0, &[&some], device)?;
-        pace.per_evaluation = Some(began.elapsed().as_secs_f64() * n as f64 / some.n as f64);
+        built.answers(set, &[&first], device)?;
+        let seconds = began.elapsed().as_secs_f64() * n as f64 / first.n as f64;
+        pace.per_evaluation = Some(pace.per_evaluation.unwrap_or(0.0) + seconds);
     }
     Ok(pace)
 }

@@ -35,7 +35,7 @@ pub struct Results {
 
 /// The right to make one result.
 #[derive(Debug)]
-pub struct Claim {
+struct Claim {
     path: PathBuf,
     /// Open and locked.
     _file: File,
@@ -109,7 +109,7 @@ impl Results {
     ///
     /// # Errors
     /// If the claim cannot be written.
-    pub fn claim(&self, name: &str) -> Result<Option<Claim>> {
+    fn claim(&self, name: &str) -> Result<Option<Claim>> {
         let path = self.file(name, "claim");
         let named = || path.display().to_string();
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).with_context(named)?;
@@ -120,11 +120,35 @@ impl Results {
         }
     }
 
+    /// The result of this name, made now by `make` if it is not there; none if another process is at it, or `make` says so.
+    ///
+    /// # Errors
+    /// Those of `make`, and if a file cannot be read or written.
+    pub fn made<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        make: impl FnOnce() -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        if let Some(result) = self.done(name)? {
+            return Ok(Some(result));
+        }
+        let Some(claim) = self.claim(name)? else { return Ok(None) };
+        // Another process may have come to its end since.
+        let result = match self.done(name)? {
+            Some(result) => Some(result),
+            None => make()?,
+        };
+        if let Some(result) = &result {
+            self.finish(name, result, claim)?;
+        }
+        Ok(result)
+    }
+
     /// Writes the result and removes what its run needed on its way: after this it is done.
     ///
     /// # Errors
     /// If a file cannot be written or removed.
-    pub fn finish(&self, name: &str, result: &impl Serialize, claim: Claim) -> Result<()> {
+    fn finish(&self, name: &str, result: &impl Serialize, claim: Claim) -> Result<()> {
         report::save(&self.file(name, "json"), result)?;
         remove(&self.file(name, "checkpoint"))?;
         // Last: whoever gets hold of the claim from here on finds the result.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::results::{LOOK_AGAIN, Results, name_of};
-use super::student::Pupil;
+use super::student::{Built, Pupil};
 use super::training::Settings;
 use crate::interrupt;
 
@@ -64,38 +64,35 @@ impl Speed {
             "threads": threads, "len": LEN, "seconds": seconds,
         });
         let name = name_of(&format!("speed-{}-{heads}-heads-{on}", pupil.name()), &decides);
-        let claim = loop {
-            if let Some(speed) = results.done(&name)? {
-                return Ok(speed);
-            }
-            match results.claim(&name)? {
-                Some(claim) => break claim,
+        let measured = || -> Result<Option<Self>> {
+            let heads = HeadsOf { name: "speed".to_string(), classes, teachers: heads.saturating_sub(1), gold: true };
+            let built = pupil.build(vec![heads], settings, 0, device)?;
+            let batches = BATCHES.iter().map(|&batch| BatchSpeed::of(&built, pupil, batch, seconds, device));
+            let (parameters, device) = (built.variables.parameter_count(), on.to_string());
+            Ok(Some(Self { parameters, device, batches: batches.collect::<Result<_>>()? }))
+        };
+        loop {
+            match results.made(&name, measured)? {
+                Some(speed) => return Ok(speed),
                 None => std::thread::sleep(LOOK_AGAIN), // another process times it
             }
             interrupt::check()?;
-        };
-        if let Some(speed) = results.done(&name)? {
-            return Ok(speed);
         }
-        let heads = HeadsOf { name: "speed".to_string(), classes, teachers: heads - 1, gold: true };
-        let built = pupil.build(vec![heads], settings, 0, device)?;
-        let mut batches = Vec::new();
-        for batch in BATCHES {
-            interrupt::check()?;
-            let tokens = pupil.some_tokens(batch, LEN, device)?;
-            let ask = built.asking(&tokens, device)?;
-            let mut call = || read(&ask()?);
-            let start = Instant::now();
-            call().and_then(|()| call()).context("warming up")?;
-            let runs = (2.0 * seconds / start.elapsed().as_secs_f64()).clamp(3.0, 500.0) as usize;
-            let latency = measure(&mut call, 2, runs)?;
-            let per_second = latency.words_per_second(batch);
-            batches.push(BatchSpeed { batch, per_second, latency });
-        }
-        let parameters = built.variables.parameter_count();
-        let speed = Self { parameters, device: on.to_string(), batches };
-        results.finish(&name, &speed, claim)?;
-        Ok(speed)
+    }
+}
+
+impl BatchSpeed {
+    fn of(built: &Built, pupil: &Pupil<'_>, batch: usize, seconds: f64, device: &Device) -> Result<Self> {
+        interrupt::check()?;
+        let tokens = pupil.some_tokens(batch, LEN, device)?;
+        let ask = built.asking(&tokens, device)?;
+        let mut call = || read(&ask()?);
+        call().context("warming up")?;
+        let start = Instant::now();
+        call()?;
+        let runs = (seconds / start.elapsed().as_secs_f64()).clamp(3.0, 500.0) as usize;
+        let latency = measure(&mut call, 2, runs)?;
+        Ok(Self { batch, per_second: latency.words_per_second(batch), latency })
     }
 }
 

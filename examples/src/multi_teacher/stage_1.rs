@@ -103,23 +103,11 @@ impl StageOne {
     pub fn student(&self, pupil: &Pupil<'_>, soft: Soft, seed: u64) -> Result<Option<BTreeMap<String, Tensor>>> {
         let (name, decides) = self.name(pupil, soft, seed);
         let path = self.results.file(&name, "student");
-        let load = || -> Result<_> {
-            let (tensors, _): (BTreeMap<String, Tensor>, String) = kd_core::checkpoint::load(&path)?;
-            Ok(Some(tensors))
-        };
-        if self.results.done::<StageOneRecord>(&name)?.is_some() {
-            return load();
-        }
-        let Some(claim) = self.results.claim(&name)? else { return Ok(None) };
-        if let Some(record) = self.results.done::<StageOneRecord>(&name)? {
-            self.results.finish(&name, &record, claim)?; // by another process since we looked
-            return load();
-        }
-        let built = self.build(pupil, soft, seed)?;
-        let lesson = self.lesson(soft);
-        let plan = self.plan(seed)?;
-        let trained = train(
-            &Course {
+        let record = self.results.made(&name, || {
+            let built = self.build(pupil, soft, seed)?;
+            let lesson = self.lesson(soft);
+            let plan = self.plan(seed)?;
+            let course = Course {
                 name: &name,
                 built: &built,
                 batches: &plan.batches(|examples| lesson.batch(0, examples, &self.device)),
@@ -129,14 +117,18 @@ impl StageOne {
                 evaluate_every: self.steps(),
                 seed,
                 checkpoint: checkpoint_of(&self.results, &name, self.steps(), self.checkpoint_every),
-            },
-            None,
-        )?;
-        kd_core::checkpoint::save(&path, &built.variables.tensors(), &name)?;
-        let device = super::name_of_device(&self.device).to_string();
-        let record = StageOneRecord { name: name.clone(), decides, steps: trained.steps, device, pace: trained.pace };
-        self.results.finish(&name, &record, claim)?;
-        load()
+            };
+            let trained = train(&course, None)?;
+            kd_core::checkpoint::save(&path, &built.variables.tensors(), &name)?;
+            let device = super::name_of_device(&self.device).to_string();
+            let (name, steps, pace) = (name.clone(), trained.steps, trained.pace);
+            Ok(Some(StageOneRecord { name, decides, steps, device, pace }))
+        })?;
+        if record.is_none() {
+            return Ok(None);
+        }
+        let (tensors, _): (BTreeMap<String, Tensor>, String) = kd_core::checkpoint::load(&path)?;
+        Ok(Some(tensors))
     }
 
     fn build(&self, pupil: &Pupil<'_>, soft: Soft, seed: u64) -> Result<Built> {
@@ -168,6 +160,6 @@ impl StageOne {
     pub fn probe(&self, pupil: &Pupil<'_>, soft: Soft, seed: u64) -> Result<Pace> {
         let (built, lesson, plan) = (self.build(pupil, soft, seed)?, self.lesson(soft), self.plan(seed)?);
         let batches = plan.batches(|examples| lesson.batch(0, examples, &self.device));
-        super::plan::probe(&built, &batches, self.settings.objective(1.0), &self.settings, None, &self.device)
+        super::plan::probe(&built, &batches, self.settings.objective(1.0), &self.settings, &[], &self.device)
     }
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::training::{Settings, answers};
 use super::words::Words;
-use super::{DataSet, StudentOptions};
+use super::{DataSet, StudentOptions, check_list};
 use crate::fine_tune;
 
 /// What a student is made of, whatever its depth, and how it reads.
@@ -125,7 +125,9 @@ impl Source {
             layers if (1..=most).contains(&layers) => Ok(Pupil { source: self, layers }),
             _ => bail!("--layers: expected 1 to {most}, the layers of {id}, found {layers}"),
         };
-        layers.unwrap_or(&[LAYERS]).iter().map(pupil).collect()
+        let layers = layers.unwrap_or(&[LAYERS]);
+        check_list("layers", layers)?;
+        layers.iter().map(pupil).collect()
     }
 
     /// A student of all layers.

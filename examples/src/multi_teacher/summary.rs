@@ -141,15 +141,6 @@ pub fn table(rows: &[Row], set: &DataSet) -> (Vec<String>, Vec<Vec<String>>) {
     (header, rows.iter().map(cells).collect())
 }
 
-/// The table in Markdown, under its title.
-pub fn markdown(title: &str, header: &[String], rows: &[Vec<String>]) -> String {
-    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    let rule: Vec<String> =
-        header.iter().enumerate().map(|(idx, _)| if idx == 0 { "---" } else { "---:" }.into()).collect();
-    let body: String = rows.iter().map(|row| line(row)).collect();
-    format!("{title}\n\n{}{}{body}", line(header), line(&rule))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,12 +155,5 @@ mod tests {
         let mean = mean_of(&[answers([[0.5, 0.5]]), answers([[0.25, 0.75]])]).unwrap();
         assert_eq!(mean["dev"].to_vec2::<f32>().unwrap(), [[0.375, 0.625]]);
         assert!(mean_of(&[]).is_err());
-    }
-
-    #[test]
-    fn a_markdown_table_has_a_rule() {
-        let text = |cells: &[&str]| cells.iter().map(|cell| cell.to_string()).collect::<Vec<_>>();
-        let table = markdown("MRPC", &text(&["method", "dev"]), &[text(&["gold", "80.1 ± 0.2"])]);
-        assert_eq!(table, "MRPC\n\n| method | dev |\n| --- | ---: |\n| gold | 80.1 ± 0.2 |\n");
     }
 }
