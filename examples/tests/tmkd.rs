@@ -15,7 +15,7 @@ use teachers::{Teacher, animals, checkpoint, failure, json, of_two, rte, success
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tmkd");
 const CLASSES: [&str; 2] = ["entailment", "not_entailment"];
-const ALL: std::ops::Range<usize> = 0..80;
+const ALL: std::ops::Range<usize> = 0..180;
 
 /// A folder with the task, three teachers of it, and the same three asked about pairs without labels.
 struct Room {
@@ -63,7 +63,8 @@ impl Room {
         let teachers: Vec<String> = self.teachers.iter().map(|path| path.display().to_string()).collect();
         command.args(["--teacher", &teachers.join(",")]);
         command.args(
-            "--device cpu --max-len 14 --batch-size 8 --epochs 2 --lr 3e-3 --latency-seconds 0".split_whitespace(),
+            "--device cpu --max-len 14 --batch-size 8 --epochs 2 --lr 3e-3 --hold-out 0.2 --latency-seconds 0"
+                .split_whitespace(),
         );
         for (list, value) in [("--layers", "1"), ("--seeds", "1")] {
             if !options.contains(list) {
@@ -118,10 +119,10 @@ fn assert_same(a: &Path, b: &Path) {
 #[test]
 fn every_method_runs_once_in_two_stages_and_a_second_time_not_at_all() {
     let room = Room::new();
-    let mut command = room.command("out", "--epochs 20 --stage1-epochs 4 --latency-seconds 0.01");
+    let mut command = room.command("out", "--epochs 10 --stage1-epochs 4 --latency-seconds 0.01");
     command.args(room.stage_1()).arg("--teacher-encoder").arg(checkpoint("bert"));
     let said = success(command);
-    assert!(said.contains("36 examples of 2 classes to learn from; the epoch is chosen on 4 held-out"), "{said}");
+    assert!(said.contains("80 examples of 2 classes to learn from; the epoch is chosen on 20 held-out"), "{said}");
     assert!(said.contains("the best teacher on dev: two"), "{said}");
 
     let rows = room.rows("out");
@@ -129,10 +130,10 @@ fn every_method_runs_once_in_two_stages_and_a_second_time_not_at_all() {
     let students = ["gold", "1-o-1", "1avg-o-1", "m-o-m", "m-o-1", "tkd", "tkd-avg", "tmkd"];
     assert_eq!(methods[..4], ["teacher one", "teacher two", "teacher three", "teacher-ensemble"]);
     assert_eq!(methods[4..], students);
-    // Of 40 to 59 the first is wrong about 41, 44, ... 59, the second about 41, 48, 55 and the third about 44, 49, 54, 59; two of
-    // three are about 41, 44 and 59.
+    // Of 100 to 139 the first is wrong about 101, 104, ... 137, the second about 104, 111, ... 139 and the third about 104, 109, ...
+    // 139; two of three are about 104, 119, 125, 134 and 139.
     let of_teachers: Vec<f64> = rows[..4].iter().map(accuracy).collect();
-    assert_eq!(of_teachers, [13.0 / 20.0, 17.0 / 20.0, 16.0 / 20.0, 17.0 / 20.0]);
+    assert_eq!(of_teachers, [27.0 / 40.0, 34.0 / 40.0, 32.0 / 40.0, 35.0 / 40.0]);
     for name in students {
         // The words tell the class, and noise of teachers is not in the words.
         assert!(accuracy(row(&rows, name)) >= 0.9, "{name}: {}", row(&rows, name));
@@ -168,19 +169,19 @@ fn every_method_runs_once_in_two_stages_and_a_second_time_not_at_all() {
     let answers = files(&room.path("out/runs"));
     for (path, bytes) in answers.iter().filter(|(path, _)| path.extension().unwrap() == "answers") {
         let probs = candle_core::safetensors::load_buffer(bytes, &candle_core::Device::Cpu).unwrap()["dev"].clone();
-        assert_eq!(probs.dims(), [20, 2]);
+        assert_eq!(probs.dims(), [40, 2]);
         for row in probs.to_vec2::<f32>().unwrap() {
             assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{}: {row:?}", path.display());
         }
     }
 
     let before = files(&room.path("out"));
-    let mut command = room.command("out", "--epochs 20 --stage1-epochs 4 --latency-seconds 0.01");
+    let mut command = room.command("out", "--epochs 10 --stage1-epochs 4 --latency-seconds 0.01");
     command.args(room.stage_1()).arg("--teacher-encoder").arg(checkpoint("bert"));
     let said = success(command);
     assert!(!said.contains("steps in"), "trained again: {said}");
     assert_eq!(before, files(&room.path("out")));
-    let mut command = room.command("out", "--epochs 20 --stage1-epochs 4 --plan");
+    let mut command = room.command("out", "--epochs 10 --stage1-epochs 4 --plan");
     command.args(room.stage_1());
     let said = success(command);
     assert!(said.contains("0 of 12 runs left, about 0 s in one process"), "{said}");
@@ -191,7 +192,7 @@ fn a_run_killed_again_and_again_and_one_in_two_processes_give_the_same_bytes() {
     let room = Room::new();
     let stage_1 = room.stage_1();
     let of = |out: &str| {
-        let mut command = room.command(out, "--method gold,m-o-1,tmkd --epochs 40 --stage1-epochs 40 --seeds 1,2");
+        let mut command = room.command(out, "--method gold,m-o-1,tmkd --epochs 20 --stage1-epochs 40 --seeds 1,2");
         command.args(["--checkpoint-every", "7"]).args(&stage_1);
         command
     };
@@ -294,10 +295,10 @@ fn every_part_of_what_is_wrong_is_named() {
         message.contains("teacher other-classes") && message.contains("only the teacher has [\"neutral\"]"),
         "{message}"
     );
-    let message = with(&teacher(0, "without-a-row"), 1..80);
-    let expected = format!("example 0 `{} | the \"cat\"`", teachers::pair(0).0);
-    let of_held_out = message.contains("teacher without-a-row") && message.contains("teacher outputs of example");
-    assert!(message.contains(&expected) || of_held_out, "{message}");
+    let message = with(&teacher(0, "without-a-row"), 1..180);
+    let expected = format!("`{} | the \"mat\"`", teachers::pair(0).0);
+    let parts = ["teacher without-a-row", "teacher outputs of example", &expected];
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
 }
 
 #[test]
@@ -312,7 +313,7 @@ fn tables_with_a_labelled_test_part_let_dev_choose() {
         .args(["--method", "gold", "--layers", "2", "--seeds", "1", "--epochs", "8"]);
     command.args("--device cpu --max-len 14 --batch-size 8 --lr 5e-3 --latency-seconds 0".split_whitespace());
     let said = success(command);
-    assert!(said.contains("chosen on dev (20)") && said.contains("reported: dev (20), test (20)"), "{said}");
+    assert!(said.contains("chosen on dev (40)") && said.contains("reported: dev (40), test (40)"), "{said}");
     let rows = &json(&room.path("out/animals.json"))["rows"];
-    assert_eq!(rows[0]["values"]["test"]["accuracy"][0], 1.0);
+    assert!(rows[0]["values"]["test"]["accuracy"][0].as_f64().unwrap() >= 0.9, "{rows}");
 }

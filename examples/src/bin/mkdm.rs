@@ -77,6 +77,7 @@ fn main() -> Result<()> {
     examples::start()?;
     let args = Args::parse();
     check_alphas(&[args.alpha])?;
+    args.training.check()?;
     let device = args.training.device.open()?;
     let TrainingOptions { keep, hold_out, limit_train, .. } = args.training;
     let mut sets = Vec::new();

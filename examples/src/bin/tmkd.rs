@@ -79,6 +79,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let methods = args.methods()?;
     check_alphas(&args.alpha)?;
+    args.training.check()?;
     let device = args.training.device.open()?;
     let TrainingOptions { keep, hold_out, limit_train, .. } = args.training;
     let set = DataSet::read(&args.task, args.table.task(&args.task)?, &args.data, keep, hold_out, limit_train)?;

@@ -190,18 +190,25 @@ impl TrainingOptions {
             centre: self.centre,
         };
         settings.check()?;
+        Ok(settings)
+    }
+}
+
+impl TrainingOptions {
+    /// Checks what is not among the settings.
+    ///
+    /// # Errors
+    /// If something is out of its range.
+    pub fn check(&self) -> Result<()> {
         if !(0.0..1.0).contains(&self.hold_out) {
             bail!("--hold-out: expected a share from 0 to below 1, found {}", self.hold_out);
         }
         if self.checkpoint_every == Some(0) {
             bail!("--checkpoint-every: expected at least 1, found 0");
         }
-        check_list("seeds", &self.seeds)?;
-        Ok(settings)
+        check_list("seeds", &self.seeds)
     }
-}
 
-impl TrainingOptions {
     /// Steps between checkpoints.
     pub fn checkpoint_every(&self, device: &Device) -> usize {
         self.checkpoint_every.unwrap_or(if device.is_cpu() { 200 } else { 5000 })

@@ -74,7 +74,7 @@ pub fn table(plan: &[Planned]) -> String {
         &plan.iter().map(cells).collect::<Vec<_>>(),
     );
     let left: Vec<&Planned> = plan.iter().filter(|planned| planned.state != "done").collect();
-    let seconds: f64 = left.iter().filter_map(|planned| planned.seconds()).sum();
+    let seconds = left.iter().filter_map(|planned| planned.seconds()).fold(0.0, |sum, seconds| sum + seconds);
     format!("{table}\n\n{} of {} runs left, about {} in one process", left.len(), plan.len(), duration(seconds))
 }
 

@@ -19,11 +19,11 @@ impl Room {
         let path = folder.path();
         let two = |name, weights, wrong_every| {
             let classes = &["entailment", "not_entailment"];
-            Teacher { name, weights, classes, truth: of_two, wrong_every }.file(path, 0..80)
+            Teacher { name, weights, classes, truth: of_two, wrong_every }.file(path, 0..180)
         };
         let classes = &["the-dog", "a-cat", "a-rug"]; // not the order of the student
         let truth = |idx| (of_three(idx) + 1) % 3;
-        let three = Teacher { name: "three", weights: "3", classes, truth, wrong_every: 7 }.file(path, 0..80);
+        let three = Teacher { name: "three", weights: "3", classes, truth, wrong_every: 7 }.file(path, 0..180);
         let sets = [
             format!(
                 "rte=rte:{}:{},{}",
@@ -40,9 +40,9 @@ impl Room {
         let mut command = Command::new(PROGRAM);
         command.args(["--set", &self.sets[0], "--set", &self.sets[1]]);
         command.args("--text text --second other --label kind --device cpu --max-len 14".split_whitespace());
-        command.args("--batch-size 8 --lr 3e-3 --seeds 1 --epochs 20".split_whitespace());
+        command.args("--batch-size 8 --lr 3e-3 --seeds 1 --epochs 10 --hold-out 0.2".split_whitespace());
         if !options.contains("--layers") {
-            command.args(["--layers", "2"]);
+            command.args(["--layers", "1"]);
         }
         command.arg("--student").arg(checkpoint("bert")).arg("--out").arg(self.folder.path().join("out"));
         command.args(options.split_whitespace()).env("HF_HUB_OFFLINE", "1");
@@ -55,10 +55,7 @@ impl Room {
 fn two_data_sets_of_other_classes_share_an_encoder() {
     let room = Room::new();
     let plan = success(room.command("--plan"));
-    assert!(
-        plan.contains("3 of 3 runs left") && plan.contains("rte+animals") || plan.contains("rte-animals"),
-        "{plan}"
-    );
+    assert!(plan.contains("3 of 3 runs left") && plan.contains("rte-animals-1-layer"), "{plan}");
     let said = success(room.command(""));
     assert_eq!(said.matches("steps in").count(), 3, "{said}");
     let out = room.folder.path().join("out");
@@ -70,7 +67,8 @@ fn two_data_sets_of_other_classes_share_an_encoder() {
         .collect();
     assert_eq!(shown, [("rte", "dev", 2), ("animals", "dev", 3), ("animals", "test", 3)]);
     for row in rows {
-        assert_eq!(row["steps"], 100, "20 epochs of 5 batches each");
+        // 80 of 100 examples in batches of 8, ten times, and all 100.
+        assert_eq!(row["steps"], if row["set"] == "rte" { 100 } else { 130 });
         for values in [&row["alone"], &row["together"]] {
             assert!(values[0].as_f64().unwrap() >= 0.9, "{row}");
         }
