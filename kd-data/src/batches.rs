@@ -1,7 +1,10 @@
 //! Which examples make up a batch.
 //!
 //! [`BatchPlan`] is for training: batch `step` is a function of the step and the seed, so a resumed run sees what an
-//! uninterrupted one would have seen. [`sequential`] is for prediction: every example once, little padding.
+//! uninterrupted one would have seen. [`Mixture`] takes turns between several data sets. [`sequential`] is for prediction:
+//! every example once, little padding.
+
+mod mixture;
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,6 +16,8 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::error::{Error, Result};
 use crate::sample::shuffle;
+
+pub use mixture::{MixedBatches, Mixture, Order, Turn, temperature_shares};
 
 /// 8 batches: long enough to sort in, short enough to stay random. The value of the PyTorch runs this project compares
 /// with.

@@ -17,6 +17,7 @@ mod jsonl;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod tsv;
+mod write;
 
 use std::path::Path;
 
@@ -25,6 +26,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::example::{Dataset, Label, TextExample};
 use crate::separated::{FINITE, number};
+
+pub use write::write_tsv;
 
 /// Which columns of a table are read, and as what.
 ///

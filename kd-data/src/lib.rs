@@ -6,8 +6,9 @@
 //!                           '-- teacher, once --> TeacherOutputs ---'
 //! ```
 //!
-//! - [`conll`], [`snips`], [`glue`], [`snli`], [`wikiqa`] and [`columns`] (plain TSV, CSV, JSON lines, Parquet) read data
-//!   sets into [`example`]s; [`tags`] converts tag schemes and names classes;
+//! - [`conll`], [`snips`], [`glue`], [`snli`], [`wikiqa`], [`neuronblocks`] and [`columns`] (plain TSV, CSV, JSON lines,
+//!   Parquet) read data sets into [`example`]s; [`tags`] converts tag schemes and names classes;
+//! - [`squad`] makes pairs of questions with sentences and passages, by way of [`sentences`] and [`retrieval`];
 //! - [`task`] knows the data sets by name: files, classes, and the numbers that say how good predictions are;
 //! - [`sample`] draws the few labelled examples of a low-resource experiment;
 //! - [`vocabulary`] and [`glove`] make the tables of a student, [`encode`] turns sentences into [`kd_core::batch::Tokens`],
@@ -26,10 +27,14 @@ mod error;
 pub mod example;
 pub mod glove;
 pub mod glue;
+pub mod neuronblocks;
+pub mod retrieval;
 pub mod sample;
+pub mod sentences;
 mod separated;
 pub mod snips;
 pub mod snli;
+pub mod squad;
 pub mod tags;
 pub mod task;
 pub mod teacher_outputs;

@@ -9,6 +9,7 @@
 //! | `stsb`                     | regression      | as `rte`                                                           | Pearson, Spearman               |
 //! | `snli`                     | classification  | `train.tsv`, …, or `snli_1.0_train.txt`, …, or its `.jsonl`        | accuracy                        |
 //! | `wikiqa`                   | classification  | `WikiQA-train.tsv`, …                                              | MAP, MRR, area under the ROC    |
+//! | `query-passage`            | classification  | `train.tsv` or `train_autotest.tsv`, `valid.tsv`, `test.tsv` ([`neuronblocks`]: gold only in test) | area under the ROC, accuracy |
 //! | `conll2003`                | tagging         | `eng.train`, `eng.testa`, `eng.testb`, or `train.txt`, `valid.txt`, `test.txt` | F1 of entities      |
 //! | `wnut17`                   | tagging         | `wnut17train.conll`, `emerging.dev.conll`, `emerging.test.annotated` | F1 of entities                |
 //! | `snips-intents`            | classification  | the folders `train`, `valid`, `test` ([`snips`](crate::snips))     | accuracy                        |
@@ -37,7 +38,7 @@ use crate::example::{Dataset, Label, TextExample, Utterance};
 use crate::glue::{Glue, read_glue};
 use crate::snips::read_snips;
 use crate::tags::{TagScheme, convert_all};
-use crate::{snli, wikiqa};
+use crate::{neuronblocks, snli, wikiqa};
 
 pub use self::examples::{Examples, Targets};
 pub use self::scores::{Metric, Scores};
@@ -97,6 +98,7 @@ enum Format {
     Glue { set: Glue, suffix: &'static str },
     Snli,
     WikiQa,
+    QueryPassage,
     Conll([&'static [&'static str]; 3]),
     SnipsIntents,
     SnipsSlots,
@@ -109,7 +111,7 @@ const WNUT_17: [&[&str]; 3] = [&["wnut17train.conll"], &["emerging.dev.conll"], 
 
 impl Task {
     /// The names that [`Task::named`] knows.
-    pub const NAMES: [&str; 15] = [
+    pub const NAMES: [&str; 16] = [
         "rte",
         "mrpc",
         "sst2",
@@ -121,6 +123,7 @@ impl Task {
         "stsb",
         "snli",
         "wikiqa",
+        "query-passage",
         "conll2003",
         "wnut17",
         "snips-intents",
@@ -161,6 +164,9 @@ impl Task {
             "stsb" => glue(Glue::StsB, "", &[Pearson, Spearman]),
             "snli" => task(classification, Some(snli::classes()), &[Accuracy], Format::Snli),
             "wikiqa" => task(classification, Some(wikiqa::classes()), &ranking, Format::WikiQa),
+            "query-passage" => {
+                task(classification, Some(neuronblocks::classes()), &[RocAuc, Accuracy], Format::QueryPassage)
+            }
             "conll2003" => task(tagging, None, &[SpanF1], Format::Conll(CONLL_2003)),
             "wnut17" => task(tagging, None, &[SpanF1], Format::Conll(WNUT_17)),
             "snips-intents" => task(classification, None, &[Accuracy], Format::SnipsIntents),
@@ -193,6 +199,11 @@ impl Task {
                 ["NAME.tsv", "snli_1.0_NAME.txt", "snli_1.0_NAME.jsonl"].map(|n| n.replace("NAME", name)).into()
             }
             Format::WikiQa => vec![format!("WikiQA-{name}.tsv")],
+            Format::QueryPassage => {
+                let names: &[&str] =
+                    [&["train.tsv", "train_autotest.tsv"][..], &["valid.tsv"], &["test.tsv"]][part as usize];
+                names.iter().map(|name| name.to_string()).collect()
+            }
             Format::Conll(names) => names[part as usize].iter().map(|name| name.to_string()).collect(),
             Format::SnipsIntents | Format::SnipsSlots => {
                 vec![if part == Part::Dev { "valid" } else { name }.to_string()]
@@ -230,6 +241,7 @@ impl Task {
             Format::Glue { set, .. } => read_glue(path, *set)?,
             Format::Snli => snli::read_snli(path)?,
             Format::WikiQa => (wikiqa::read_wikiqa(path)?, Vec::new()),
+            Format::QueryPassage => (neuronblocks::read_query_passages(path)?, Vec::new()),
             Format::Columns(columns) => (read_columns(path, columns)?, Vec::new()),
             Format::SnipsIntents => (intents(read_snips(path)?), Vec::new()),
             Format::Conll(_) | Format::SnipsSlots => {

@@ -43,8 +43,8 @@ struct Args {
     /// A file, or a folder with the task's train, dev and test; may be given several times
     #[arg(long)]
     data: Vec<PathBuf>,
-    /// A task's name (rte, mrpc, sst2, qnli, mnli, qqp, cola, stsb, snli, wikiqa, conll2003, wnut17, snips-intents, ...);
-    /// without it, tables with columns
+    /// A task's name (rte, mrpc, sst2, qnli, mnli, qqp, cola, stsb, snli, wikiqa, query-passage, conll2003, wnut17,
+    /// snips-intents, ...); without it, tables with columns
     #[arg(long)]
     task: Option<String>,
     /// Column of the text

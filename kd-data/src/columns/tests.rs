@@ -170,3 +170,57 @@ mod parquet {
         );
     }
 }
+
+mod write {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.tsv");
+        let examples = [expected("who \"he?", "me, him", "yes", 2), expected("why?", "", "no", 3)];
+        write_tsv(&path, &pair(), &examples).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "id\tquestion\tanswer\tlabel\n7\twho \"he?\tme, him\tyes\n7\twhy?\t\tno\n");
+        assert_eq!(read_columns(&path, &pair()).unwrap().examples, examples);
+        let unlabelled = Columns { second: Some("answer".into()), ..Columns::text("question") };
+        write_tsv(&path, &unlabelled, &examples).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "question\tanswer\nwho \"he?\tme, him\nwhy?\t\n");
+        for (kind, label) in [
+            (LabelKind::Score, Label::Score(-0.1)),
+            (LabelKind::Classes { separator: '|' }, Label::Classes(vec!["a".into(), "b".into()])),
+            (LabelKind::Classes { separator: '|' }, Label::Classes(vec![])),
+        ] {
+            let columns = Columns { kind, label: Some("label".into()), ..Columns::text("x") };
+            let example = TextExample { first: "a".into(), label, line: 2, ..TextExample::default() };
+            write_tsv(&path, &columns, std::slice::from_ref(&example)).unwrap();
+            assert_eq!(read_columns(&path, &columns).unwrap().examples, [example]);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = |example: TextExample| {
+            let message = write_tsv(folder.path().join("a.tsv"), &pair(), &[example]).unwrap_err().to_string();
+            message[message.find("a.tsv").unwrap()..].to_string()
+        };
+        let example = || expected("a", "b", "yes", 2);
+        assert_eq!(
+            message(TextExample { second: Some("b\tc".into()), ..example() }),
+            "a.tsv:2: expected texts without tabs and line ends, found \"b\\tc\""
+        );
+        assert_eq!(
+            message(TextExample { second: None, ..example() }),
+            "a.tsv:2: expected a value for column `answer`, found none"
+        );
+        assert_eq!(
+            message(TextExample { group: None, ..example() }),
+            "a.tsv:2: expected a value for column `id`, found none"
+        );
+        assert_eq!(
+            message(TextExample { label: Label::Score(1.0), ..example() }),
+            "a.tsv:2: expected a label that fits column `label`, found a number"
+        );
+    }
+}

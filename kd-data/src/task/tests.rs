@@ -126,6 +126,23 @@ fn answers_are_ranked_within_their_question() {
 }
 
 #[test]
+fn scores_of_queries_and_passages_by_hand() {
+    let task = Task::named("query-passage").unwrap();
+    let gold = texts(&[class("1"), class("0"), class("1"), class("0")], &[]);
+    // Margins 2, 1, 0.5, -1: of the four pairs of a right and a wrong one three are in order. At 0 and above is class 1: three
+    // are of their class.
+    let logits = rows(&[&[0., 2.], &[1., 2.], &[0., 0.5], &[1., 0.]]);
+    assert_eq!(task.metrics, [Metric::RocAuc, Metric::Accuracy]);
+    assert_eq!(values(&task, &gold, &logits), [Some(0.75), Some(0.75)]);
+    assert_eq!(task.file_names(Part::Train), ["train.tsv", "train_autotest.tsv"]);
+    assert_eq!(task.file_names(Part::Dev), ["valid.tsv"]);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("train_autotest.tsv"), "who?\tme\t0.75\t\nwhy?\tno\t0.25\t\n").unwrap();
+    let train = task.read_part(folder.path(), Part::Train).unwrap();
+    assert_eq!(task.targets(&train, &names(&["0", "1"])).unwrap(), Targets::Classes(vec![vec![1], vec![0]]));
+}
+
+#[test]
 fn scores_of_numbers_by_hand() {
     let gold = texts(&[Label::Score(1.0), Label::Score(2.0), Label::Score(3.0)], &[]);
     let task = Task::named("stsb").unwrap();
