@@ -9,7 +9,7 @@ use kd_core::batch::{Rows, Tokens, pad};
 use kd_core::model::{Mode, Represent, Student};
 use kd_core::nn::{BiLstm, HeadPerTeacher, HeadsOf};
 use kd_core::ops::packed::Precision;
-use kd_core::testing::{assert_all_variables_learn, assert_close};
+use kd_core::testing::{assert_all_variables_learn, assert_close, device};
 use kd_core::variables::Variables;
 use kd_students::pair::{Combination, PairEncoder, PairEncoderConfig, PairPooling};
 
@@ -29,12 +29,12 @@ fn small(pooling: PairPooling, combination: Combination, shared: bool) -> PairEn
 }
 
 fn encoder(config: &PairEncoderConfig) -> (PairEncoder, Variables) {
-    let variables = Variables::new(3, DType::F32, &Device::Cpu);
+    let variables = Variables::new(3, DType::F32, device());
     (PairEncoder::new(config, variables.builder()).unwrap(), variables)
 }
 
 fn tokens(pairs: &[(&[u32], &[u32])]) -> Tokens {
-    let text = |ids: Vec<Vec<u32>>| pad(&ids, &Device::Cpu).unwrap();
+    let text = |ids: Vec<Vec<u32>>| pad(&ids, device()).unwrap();
     let first = text(pairs.iter().map(|pair| pair.0.to_vec()).collect());
     let second = text(pairs.iter().map(|pair| pair.1.to_vec()).collect());
     Tokens { first, second: Some(second), rows: Rows::Examples }
@@ -96,7 +96,7 @@ fn a_pair_is_pooled_and_combined_by_hand() {
             let name = if config.shared { "both" } else { name };
             let lstm = BiLstm::new(5, 3, 2, variables.builder().pp(name)).unwrap();
             let rows: Vec<Vec<f32>> = ids.iter().map(|&id| table[id as usize].clone()).collect();
-            let xs = Tensor::new(vec![rows], &Device::Cpu).unwrap();
+            let xs = Tensor::new(vec![rows], device()).unwrap();
             let states = lstm.forward(&xs, &[ids.len()]).unwrap().to_vec3::<f32>().unwrap().remove(0);
             match config.pooling {
                 PairPooling::Max => {
@@ -113,7 +113,7 @@ fn a_pair_is_pooled_and_combined_by_hand() {
                 expected.extend(u.iter().zip(&v).map(|(u, v)| (u - v).abs()));
                 expected.extend(u.iter().zip(&v).map(|(u, v)| u * v));
             }
-            let tensor = |values: Vec<f32>| Tensor::new(values, &Device::Cpu).unwrap();
+            let tensor = |values: Vec<f32>| Tensor::new(values, device()).unwrap();
             assert_close(&tensor(found.clone()), &tensor(expected), 1e-6, 1e-5)
                 .unwrap_or_else(|error| panic!("{config:?}: {error}"));
         }
@@ -134,7 +134,7 @@ fn padding_and_the_rest_of_the_batch_change_nothing() {
         assert_close(&padded, &together, 1e-6, 1e-5).unwrap();
         // What stands on padding is not read.
         let mut other = tokens(&texts);
-        let ids = Tensor::new(&[[4u32, 5, 6], [8, 3, 11]], &Device::Cpu).unwrap();
+        let ids = Tensor::new(&[[4u32, 5, 6], [8, 3, 11]], device()).unwrap();
         other.first.ids = ids;
         assert_close(&encoder.represent(&other, Mode::Eval).unwrap(), &together, 0.0, 0.0).unwrap();
     }
@@ -207,7 +207,7 @@ fn what_cannot_be_read_is_named() {
     assert!(message(&single).contains("reads two texts apart, the tokens have no second one"));
     let empty = tokens(&[(&[4], &[7]), (&[5], &[])]);
     assert!(message(&empty).contains("the second text of example 1 of the batch has no words"));
-    let index = Tensor::new(&[0u32], &Device::Cpu).unwrap();
+    let index = Tensor::new(&[0u32], device()).unwrap();
     let words = Tokens { rows: Rows::Words { index, per_example: vec![1] }, ..pair };
     assert!(message(&words).contains("represents examples"));
 }
@@ -230,7 +230,7 @@ fn a_config_has_the_documented_json_and_ranges() {
     for (expected, break_it) in fields {
         let mut config = config.clone();
         break_it(&mut config);
-        let variables = Variables::new(0, DType::F32, &Device::Cpu);
+        let variables = Variables::new(0, DType::F32, device());
         assert_eq!(PairEncoder::new(&config, variables.builder()).unwrap_err().to_string(), expected);
     }
 }

@@ -6,18 +6,17 @@ mod transfer;
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use kd_core::batch::{Batch, Rows, Tokens, pad};
 use kd_core::model::{Mode, Output, Represent, Student, mean_logits, mean_probabilities};
 use kd_core::nn::{Embedding, HeadPerTeacher, HeadsOf, Linear};
 use kd_core::objective::PerHead;
 use kd_core::ops;
 use kd_core::optim::SgdConfig;
-use kd_core::testing::{assert_close, random};
+use kd_core::testing::{assert_close, device, random};
 use kd_core::trainer::{Trainer, TrainerConfig};
 use kd_core::variables::Variables;
 
-const CPU: &Device = &Device::Cpu;
 const WIDTH: usize = 4;
 
 /// `tanh(W e + b)` of the embedding of a text's first token.
@@ -50,7 +49,7 @@ fn set(name: &str, classes: usize, teachers: usize, gold: bool) -> HeadsOf {
 }
 
 fn student(seed: u64, dtype: DType, sets: Vec<HeadsOf>) -> (HeadPerTeacher<Body>, Variables) {
-    let variables = Variables::new(seed, dtype, CPU);
+    let variables = Variables::new(seed, dtype, device());
     let student = HeadPerTeacher::new(Body::new(&variables), sets, true, 0.2, variables.builder()).unwrap();
     (student, variables)
 }
@@ -64,11 +63,11 @@ fn batch(task: usize, classes: usize, teachers: usize, dtype: DType) -> Batch {
     let labels: Vec<u32> = (0..4).map(|row| (row % classes) as u32).collect();
     Batch {
         tokens: Tokens {
-            first: pad(&[vec![1, 2], vec![3], vec![4, 5, 6], vec![7]], CPU).unwrap(),
+            first: pad(&[vec![1, 2], vec![3], vec![4, 5, 6], vec![7]], device()).unwrap(),
             second: None,
             rows: Rows::Examples,
         },
-        labels: Some(Tensor::new(labels, CPU).unwrap()),
+        labels: Some(Tensor::new(labels, device()).unwrap()),
         teachers: (0..teachers).map(teacher).collect(),
         weights: None,
         task,
@@ -109,7 +108,7 @@ fn variables_have_their_names_and_depend_on_seed_and_name_alone() {
     assert_eq!(weight(&variables), weight(&fewer));
     assert_ne!(weight(&variables), weight(&student(2, DType::F32, sets()).1));
 
-    let variables = Variables::new(1, DType::F32, CPU);
+    let variables = Variables::new(1, DType::F32, device());
     let unbiased = HeadPerTeacher::new(Body::new(&variables), sets(), false, 0.2, variables.builder()).unwrap();
     assert_eq!(names(&variables).len(), 4);
     assert_eq!((unbiased.has_bias(), unbiased.dropout(), unbiased.sets()), (false, 0.2, &sets()[..]));
@@ -157,7 +156,7 @@ fn one_student_of_one_set_needs_no_task() {
 
 #[test]
 fn bodies_may_be_boxed_or_borrowed() {
-    let variables = Variables::new(1, DType::F32, CPU);
+    let variables = Variables::new(1, DType::F32, device());
     let body = Body::new(&variables);
     let sets = || vec![set("qa", 2, 1, true)];
     let tokens = batch(0, 2, 0, DType::F32).tokens;
@@ -175,7 +174,7 @@ fn probabilities_sum_to_one_for_every_number_of_teachers() {
         let output = student.forward(&batch(0, 3, 0, DType::F64).tokens, Mode::Eval).unwrap();
         let probs = student.probabilities(&output).unwrap();
         assert_eq!(probs.dims(), [4, 3]);
-        assert_close(&probs.sum(1).unwrap(), &Tensor::ones(4, DType::F64, CPU).unwrap(), 1e-12, 0.0).unwrap();
+        assert_close(&probs.sum(1).unwrap(), &Tensor::ones(4, DType::F64, device()).unwrap(), 1e-12, 0.0).unwrap();
         // The mean of probabilities, not of logits: head by head.
         let heads = output.heads.iter().map(|head| ops::softmax(head).unwrap());
         let sum = heads.reduce(|a, b| (a + b).unwrap()).unwrap();
@@ -186,14 +185,15 @@ fn probabilities_sum_to_one_for_every_number_of_teachers() {
         }
     }
     assert!(mean_probabilities(&[]).unwrap_err().to_string().contains("a mean over the logits of no model"));
-    let two = [Tensor::zeros((4, 2), DType::F64, CPU).unwrap(), Tensor::zeros((4, 3), DType::F64, CPU).unwrap()];
+    let two =
+        [Tensor::zeros((4, 2), DType::F64, device()).unwrap(), Tensor::zeros((4, 3), DType::F64, device()).unwrap()];
     let message = mean_logits(&two).unwrap_err().to_string();
     assert!(message.contains("the logits of model 0 are [4, 2], those of model 1 [4, 3], expected one shape"));
 }
 
 #[test]
 fn heads_that_cannot_be_are_refused() {
-    let variables = Variables::new(1, DType::F32, CPU);
+    let variables = Variables::new(1, DType::F32, device());
     let message = |sets: Vec<HeadsOf>, dropout: f64| {
         let body = Body::new(&variables);
         HeadPerTeacher::new(body, sets, true, dropout, variables.builder()).map(|_| ()).unwrap_err().to_string()

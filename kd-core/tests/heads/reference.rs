@@ -7,15 +7,15 @@ use kd_core::batch::{Batch, Tokens};
 use kd_core::model::{Mode, Output, Represent, Student};
 use kd_core::nn::{HeadPerTeacher, Linear};
 use kd_core::objective::{Objective, PerHead, SoftLoss};
-use kd_core::testing::assert_close;
+use kd_core::testing::{assert_close, device};
 use kd_core::variables::Variables;
 use serde_json::Value;
 
-use crate::{CPU, WIDTH, batch, gradients, set};
+use crate::{WIDTH, batch, gradients, set};
 
 fn tensor(value: &Value) -> Tensor {
     let shape: Vec<usize> = serde_json::from_value(value["shape"].clone()).unwrap();
-    Tensor::from_vec(serde_json::from_value::<Vec<f64>>(value["values"].clone()).unwrap(), shape, CPU).unwrap()
+    Tensor::from_vec(serde_json::from_value::<Vec<f64>>(value["values"].clone()).unwrap(), shape, device()).unwrap()
 }
 
 fn tensors(value: &Value) -> HashMap<String, Tensor> {
@@ -52,7 +52,7 @@ fn losses_gradients_and_probabilities_agree_with_pytorch() {
 
 fn check(case: &Value, dtype: DType, tolerance: f64) {
     let (gold, size) = (case["gold"].as_bool().unwrap(), |name: &str| case[name].as_u64().unwrap() as usize);
-    let variables = Variables::new(0, dtype, CPU);
+    let variables = Variables::new(0, dtype, device());
     let xs = tensor(&case["xs"]).to_dtype(dtype).unwrap();
     let body = FixedRows { dense: Linear::new(3, WIDTH, variables.builder().pp("body")).unwrap(), xs };
     let set = set("set", size("classes"), size("teachers"), gold);
@@ -61,7 +61,7 @@ fn check(case: &Value, dtype: DType, tolerance: f64) {
     let teachers = case["teacher_logits"].as_array().unwrap().iter();
     let labels: Vec<u32> = serde_json::from_value(case["labels"].clone()).unwrap();
     let batch = Batch {
-        labels: Some(Tensor::new(labels, CPU).unwrap()),
+        labels: Some(Tensor::new(labels, device()).unwrap()),
         teachers: teachers.map(|logits| Output::from_logits(tensor(logits).to_dtype(dtype).unwrap())).collect(),
         ..batch(0, 2, 0, dtype)
     };

@@ -6,10 +6,10 @@ use candle_core::{DType, Result, Tensor};
 use kd_core::batch::Tokens;
 use kd_core::model::{Mode, Represent};
 use kd_core::nn::{HeadPerTeacher, HeadsOf, Linear};
-use kd_core::testing::assert_close;
+use kd_core::testing::{assert_close, device};
 use kd_core::variables::Variables;
 
-use crate::{CPU, set};
+use crate::set;
 
 struct Body(Linear);
 
@@ -24,7 +24,7 @@ impl Represent for Body {
 }
 
 fn student(seed: u64, bias: bool, sets: Vec<HeadsOf>) -> (HeadPerTeacher<Body>, Variables) {
-    let variables = Variables::new(seed, DType::F32, CPU);
+    let variables = Variables::new(seed, DType::F32, device());
     let body = Body(Linear::new(2, 4, variables.builder().pp("body")).unwrap());
     (HeadPerTeacher::new(body, sets, bias, 0.1, variables.builder()).unwrap(), variables)
 }
