@@ -11,6 +11,7 @@ use kd_core::nn::{BiLstm, HeadPerTeacher, HeadsOf};
 use kd_core::ops::packed::Precision;
 use kd_core::testing::{assert_all_variables_learn, assert_close, device};
 use kd_core::variables::Variables;
+use kd_students::bundle::{Bundle, BundleOptions, PairBundle, PairDescription, save_pairs};
 use kd_students::pair::{Combination, PairEncoder, PairEncoderConfig, PairPooling};
 
 const POOLINGS: [PairPooling; 2] = [PairPooling::Max, PairPooling::LastStates];
@@ -179,6 +180,76 @@ fn a_packed_copy_says_the_same_and_stays_as_it_is() {
         let rounded = student.body().pack(Precision::Bf16).unwrap();
         assert_eq!(rounded.represent(&tokens, Mode::Eval).unwrap().dims(), [2, config.width()]);
     }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').map(String::from).collect()
+}
+
+#[test]
+fn a_saved_student_of_pairs_answers_as_before() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("student");
+    let list = words("who wrote it ada the engine is red blue");
+    let sets = vec![
+        HeadsOf { name: "qa".into(), classes: 2, teachers: 2, gold: true },
+        HeadsOf { name: "nli".into(), classes: 3, teachers: 1, gold: false },
+    ];
+    let pair = |(first, second): (&str, &str)| (words(first), words(second));
+    let pairs = [("who wrote it", "Ada wrote it"), ("is it red", "the engine is blue or red")].map(pair);
+    for config in every_config() {
+        let encoder = PairEncoderConfig { words: list.len() + 2, ..config };
+        let classes = vec![words("no yes"), words("a b c")];
+        let (sets, words, lower_case) = (sets.clone(), list.clone(), true);
+        let description = PairDescription { encoder, sets, bias: true, dropout: 0.3, classes, words, lower_case };
+        let variables = Variables::new(8, DType::F32, device());
+        let body = PairEncoder::new(&description.encoder, variables.builder()).unwrap();
+        let student = HeadPerTeacher::new(body, description.sets.clone(), true, 0.3, variables.builder()).unwrap();
+        // The second save replaces the first.
+        for options in [BundleOptions { half_precision: true }, BundleOptions::default()] {
+            assert!(save_pairs(&dir, &description, &variables, options).unwrap() > 1000);
+        }
+        let bundle = PairBundle::load(&dir, device(), Precision::F32).unwrap();
+        assert_eq!(bundle.description(), &description);
+        for (set, classes) in [(0, 2), (1, 3)] {
+            let found = bundle.probabilities(set, &pairs).unwrap();
+            assert_eq!((found.len(), found[0].len()), (2, classes));
+            let tokens = bundle.lookup().pairs(&pairs, device()).unwrap();
+            let expected = student.for_set(set).forward(&tokens, Mode::Eval).unwrap();
+            let expected = student.probabilities(&expected).unwrap();
+            assert_close(&Tensor::new(found, device()).unwrap(), &expected, 1e-6, 1e-5).unwrap();
+        }
+        assert!(bundle.probabilities(2, &pairs).unwrap_err().to_string().contains("0 (qa), 1 (nli), found task 2"));
+    }
+    let other = Bundle::load(&dir, device()).unwrap_err().to_string();
+    assert!(other.contains("config.json: unknown variant `pair`"), "{other}");
+}
+
+#[test]
+fn a_student_of_pairs_that_does_not_fit_is_not_saved() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("student");
+    let encoder = small(PairPooling::Max, Combination::Concat, false);
+    let list: Vec<String> = (0..10).map(|idx| format!("word{idx}")).collect();
+    let sets = vec![HeadsOf { name: "qa".into(), classes: 2, teachers: 1, gold: true }];
+    let classes = vec![words("no yes")];
+    let fitting = PairDescription { encoder, sets, bias: true, dropout: 0.0, classes, words: list, lower_case: false };
+    let variables = Variables::new(8, DType::F32, device());
+    let body = PairEncoder::new(&fitting.encoder, variables.builder()).unwrap();
+    HeadPerTeacher::new(body, fitting.sets.clone(), true, 0.0, variables.builder()).unwrap();
+    let check = |break_it: fn(&mut PairDescription), expected: &str| {
+        let mut description = fitting.clone();
+        break_it(&mut description);
+        let error = save_pairs(&dir, &description, &variables, BundleOptions::default()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        assert!(!dir.exists());
+    };
+    check(|d| d.classes.clear(), "classes: expected those of 1 data sets, found 0");
+    check(|d| d.classes[0].truncate(1), "classes: expected 2 names for data set `qa`, found [\"no\"]");
+    check(|d| d.words.truncate(9), "words: expected 10 entries for 12 rows with padding and unknown, found 9");
+    check(|d| d.sets[0].teachers = 2, "`heads.qa.teacher.1.weight` is missing, expected shape [2, 12]");
+    check(|d| d.bias = false, "`heads.qa.gold.bias` belongs to no variable");
+    save_pairs(&dir, &fitting, &variables, BundleOptions::default()).unwrap();
 }
 
 #[test]
