@@ -8,15 +8,34 @@
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 
+use std::sync::OnceLock;
+
 use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
 
 use crate::variables::{Variables, mix};
 
-/// Values in `[-1, 1)` that depend on `seed` and index only; `f64`, on the CPU.
+/// The device that tests of tensors run on: the CPU, or the first GPU where the environment variable `KD_TEST_DEVICE` is
+/// `cuda`. One for the whole process, for Candle takes two openings of a GPU for two devices.
+///
+/// # Panics
+/// If the variable is something else, or there is no such device.
+pub fn device() -> &'static Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    DEVICE.get_or_init(|| match std::env::var("KD_TEST_DEVICE").as_deref() {
+        Err(_) | Ok("cpu") => Device::Cpu,
+        Ok("cuda") => match Device::new_cuda(0) {
+            Ok(device) => device,
+            Err(error) => panic!("KD_TEST_DEVICE=cuda: {error}"),
+        },
+        Ok(other) => panic!("KD_TEST_DEVICE: expected cpu or cuda, found `{other}`"),
+    })
+}
+
+/// Values in `[-1, 1)` that depend on `seed` and index only; `f64`, on [`device`].
 pub fn random(seed: u64, shape: impl Into<Shape>) -> Result<Tensor> {
     let shape = shape.into();
     let values = (0..shape.elem_count() as u64).map(|idx| (mix(seed, idx) >> 11) as f64 / (1u64 << 52) as f64 - 1.0);
-    Tensor::from_vec(values.collect::<Vec<f64>>(), shape, &Device::Cpu)
+    Tensor::from_vec(values.collect::<Vec<f64>>(), shape, device())
 }
 
 /// Compares the gradient of `Σ f(x) · w`, for fixed random weights `w` in `[-1, 1)`, with central differences.

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use kd_core::losses::{Contrastive, ContrastiveConfig, MemoryBank};
-use kd_core::testing::{assert_all_variables_learn, assert_close, check_gradients, random};
+use kd_core::testing::{assert_all_variables_learn, assert_close, check_gradients, device, random};
 use kd_core::variables::Variables;
 
 fn config() -> ContrastiveConfig {
@@ -13,11 +13,11 @@ fn config() -> ContrastiveConfig {
 }
 
 fn bank() -> MemoryBank {
-    MemoryBank::new(config(), DType::F64, &Device::Cpu).unwrap()
+    MemoryBank::new(config(), DType::F64, device()).unwrap()
 }
 
 fn contrast(seed: u64) -> (Contrastive, Variables) {
-    let variables = Variables::new(seed, DType::F64, &Device::Cpu);
+    let variables = Variables::new(seed, DType::F64, device());
     (Contrastive::new(5, 6, 3, variables.builder()).unwrap(), variables)
 }
 
@@ -73,7 +73,7 @@ fn values_and_state_are_those_of_the_formula() {
                 of(0) + of(1)
             })
             .collect();
-        assert_close(&found, &Tensor::new(expected, &Device::Cpu).unwrap(), 1e-12, 1e-12).unwrap();
+        assert_close(&found, &Tensor::new(expected, device()).unwrap(), 1e-12, 1e-12).unwrap();
         // Only the batch's memories have changed: a quarter of the old and three quarters of the new.
         let after = bank.tensors().unwrap();
         for (owner, x, _) in sides {
@@ -82,7 +82,7 @@ fn values_and_state_are_those_of_the_formula() {
                 let old = &expected[example];
                 expected[example] = unit(&old.iter().zip(&new).map(|(a, b)| 0.25 * a + 0.75 * b).collect::<Vec<_>>());
             }
-            let expected = Tensor::new(expected, &Device::Cpu).unwrap();
+            let expected = Tensor::new(expected, device()).unwrap();
             assert_close(&after[owner], &expected, 1e-14, 1e-14).unwrap();
         }
         let normalisers = after["log_normalisers"].to_vec1::<f64>().unwrap();
@@ -109,7 +109,7 @@ fn others_are_drawn_evenly_and_never_the_example_itself() {
     assert_ne!(bank.draw(&[3, 9], 5).unwrap(), bank.draw(&[3, 9], 6).unwrap());
     let drawn = bank.draw(&[3, 3], 5).unwrap();
     assert_ne!(drawn[..5], drawn[5..], "each row has its own");
-    let other = MemoryBank::new(ContrastiveConfig { seed: 8, ..config() }, DType::F64, &Device::Cpu).unwrap();
+    let other = MemoryBank::new(ContrastiveConfig { seed: 8, ..config() }, DType::F64, device()).unwrap();
     assert_ne!(bank.draw(&[3, 9], 5).unwrap(), other.draw(&[3, 9], 5).unwrap());
 }
 
@@ -117,7 +117,7 @@ fn others_are_drawn_evenly_and_never_the_example_itself() {
 fn a_new_bank_depends_on_its_seed_and_is_of_length_one_on_average() {
     let config = ContrastiveConfig { examples: 400, width: 16, ..config() };
     let make = |seed| {
-        let bank = MemoryBank::new(ContrastiveConfig { seed, ..config.clone() }, DType::F32, &Device::Cpu).unwrap();
+        let bank = MemoryBank::new(ContrastiveConfig { seed, ..config.clone() }, DType::F32, device()).unwrap();
         bank.tensors().unwrap()
     };
     let (one, same, other) = (make(1), make(1), make(2));
@@ -148,7 +148,7 @@ fn a_restored_bank_goes_on_in_the_same_bytes() {
     let saved = first.tensors().unwrap();
     let rest = run(&mut first, 3..6);
     assert_eq!(rest, expected[6..]);
-    let mut restored = MemoryBank::from_tensors(config(), &saved, &Device::Cpu).unwrap();
+    let mut restored = MemoryBank::from_tensors(config(), &saved, device()).unwrap();
     // What was saved is a copy: the first bank's later steps did not reach it.
     assert_eq!(run(&mut restored, 3..6), expected[6..]);
     for (name, tensor) in restored.tensors().unwrap() {
@@ -168,8 +168,8 @@ fn gradients_agree_with_finite_differences_and_the_teacher_has_none() {
     inputs.push(student);
     let loss = |x: &[Tensor], teacher: &Tensor| -> Result<Tensor> {
         let weights: HashMap<String, Tensor> = names.iter().cloned().zip(x.iter().cloned()).collect();
-        let contrast = Contrastive::new(5, 6, 3, VarBuilder::from_tensors(weights, DType::F64, &Device::Cpu))?;
-        let mut bank = MemoryBank::from_tensors(config(), &saved, &Device::Cpu).unwrap();
+        let contrast = Contrastive::new(5, 6, 3, VarBuilder::from_tensors(weights, DType::F64, device()))?;
+        let mut bank = MemoryBank::from_tensors(config(), &saved, device()).unwrap();
         contrast.rows(&mut bank, &x[x.len() - 1], teacher, &[4, 1], 1)
     };
     check_gradients(|x| loss(x, &teacher), &inputs, 1e-6).unwrap();
@@ -189,11 +189,11 @@ fn both_projections_learn() {
 #[test]
 fn it_teaches_which_example_is_which() {
     let config = ContrastiveConfig { examples: 8, width: 4, negatives: 6, momentum: 0.5, temperature: 0.2, seed: 3 };
-    let mut bank = MemoryBank::new(config, DType::F64, &Device::Cpu).unwrap();
-    let variables = Variables::new(4, DType::F64, &Device::Cpu);
+    let mut bank = MemoryBank::new(config, DType::F64, device()).unwrap();
+    let variables = Variables::new(4, DType::F64, device());
     let contrast = Contrastive::new(8, 6, 4, variables.builder()).unwrap();
     // The student knows an example by its index alone.
-    let (student, teacher) = (Tensor::eye(8, DType::F64, &Device::Cpu).unwrap(), random(2, (8, 6)).unwrap());
+    let (student, teacher) = (Tensor::eye(8, DType::F64, device()).unwrap(), random(2, (8, 6)).unwrap());
     let nearest = || -> usize {
         let [u, v] = [("student", &student), ("teacher", &teacher)].map(|(owner, x)| projected(&variables, owner, x));
         let own = |(idx, u): (usize, &Vec<f64>)| v.iter().all(|other| dot(u, other) <= dot(u, &v[idx]) + 1e-12);
@@ -228,9 +228,9 @@ fn of_an_example_that_stands_there_twice_the_last_row_is_kept() {
 
 #[test]
 fn half_precision_is_remembered_in_f32() {
-    let variables = Variables::new(1, DType::BF16, &Device::Cpu);
+    let variables = Variables::new(1, DType::BF16, device());
     let contrast = Contrastive::new(5, 6, 3, variables.builder()).unwrap();
-    let mut bank = MemoryBank::new(config(), DType::F32, &Device::Cpu).unwrap();
+    let mut bank = MemoryBank::new(config(), DType::F32, device()).unwrap();
     let (student, teacher) = inputs(3);
     let rows = contrast.rows(&mut bank, &student.to_dtype(DType::BF16).unwrap(), &teacher, &[1, 2], 0).unwrap();
     assert_eq!((rows.dtype(), bank.tensors().unwrap()["student"].dtype()), (DType::BF16, DType::F32));
@@ -247,7 +247,7 @@ fn what_does_not_fit_is_an_error() {
     assert!(message.contains("example 10 with a memory bank of 10 examples"), "{message}");
     let message = contrast.rows(&mut bank, &student, &teacher, &[1], 0).unwrap_err().to_string();
     assert!(message.contains("an example for each of 2 rows, found 1"), "{message}");
-    let mut single = MemoryBank::new(config(), DType::F32, &Device::Cpu).unwrap();
+    let mut single = MemoryBank::new(config(), DType::F32, device()).unwrap();
     let message = contrast.rows(&mut single, &student, &teacher, &[1, 2], 0).unwrap_err().to_string();
     assert!(message.contains("width 3 and dtype F32") && message.contains("found 3 and F64"), "{message}");
     let after = bank.tensors().unwrap();
@@ -261,14 +261,14 @@ fn what_does_not_fit_is_an_error() {
         (ContrastiveConfig { temperature: 0., ..config() }, "temperature: expected a finite value above 0, found 0"),
         (ContrastiveConfig { momentum: 1., ..config() }, "momentum: expected a value in [0, 1), found 1"),
     ] {
-        let message = MemoryBank::new(config, DType::F64, &Device::Cpu).unwrap_err().to_string();
+        let message = MemoryBank::new(config, DType::F64, device()).unwrap_err().to_string();
         assert!(message.contains(part), "{message}");
     }
-    let message = MemoryBank::new(config(), DType::BF16, &Device::Cpu).unwrap_err().to_string();
+    let message = MemoryBank::new(config(), DType::BF16, device()).unwrap_err().to_string();
     assert!(message.contains("expected f32 or f64, found BF16"), "{message}");
 
     let restored = |tensors: &BTreeMap<String, Tensor>| {
-        MemoryBank::from_tensors(config(), tensors, &Device::Cpu).unwrap_err().to_string()
+        MemoryBank::from_tensors(config(), tensors, device()).unwrap_err().to_string()
     };
     let mut tensors = before.clone();
     tensors.remove("teacher");

@@ -1,13 +1,11 @@
 //! The linear-chain CRF against enumeration of all paths, numbers worked by hand, PyTorch and finite differences.
 
-use candle_core::{D, DType, Device, Result, Tensor, Var};
+use candle_core::{D, DType, Result, Tensor, Var};
 use kd_core::nn::Crf;
 use kd_core::ops::crf::{self, constrain, viterbi};
-use kd_core::testing::{assert_all_variables_learn, assert_close, check_gradients, random};
+use kd_core::testing::{assert_all_variables_learn, assert_close, check_gradients, device, random};
 use kd_core::variables::Variables;
 use serde_json::Value;
-
-const CPU: &Device = &Device::Cpu;
 
 fn random_crf(seed: u64, rows: usize, classes: usize) -> (Tensor, Tensor) {
     let emissions = (random(seed, (rows, classes)).unwrap() * 3.0).unwrap();
@@ -55,13 +53,13 @@ fn everything_agrees_with_the_enumeration_of_all_paths() {
             }
         }
         let found = crf::log_marginals(&emissions, &transitions, &[len]).unwrap().exp().unwrap();
-        assert_close(&found, &Tensor::from_vec(marginals, (len, classes), CPU).unwrap(), 1e-12, 0.0).unwrap();
+        assert_close(&found, &Tensor::from_vec(marginals, (len, classes), device()).unwrap(), 1e-12, 0.0).unwrap();
 
         let best = paths.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
         assert_eq!(viterbi(&emissions, &transitions, &[len]).unwrap(), best.0);
 
         for (path, score) in paths.iter().step_by(5) {
-            let labels = Tensor::new(path.as_slice(), CPU).unwrap();
+            let labels = Tensor::new(path.as_slice(), device()).unwrap();
             let found = crf::path_scores(&emissions, &transitions, &labels, &[len]).unwrap();
             assert!((found.to_vec1::<f64>().unwrap()[0] - score).abs() < 1e-12);
             let found = crf::negative_log_likelihood(&emissions, &transitions, &labels, &[len]).unwrap();
@@ -75,24 +73,24 @@ fn two_words_of_two_classes_by_hand() {
     // Weights e^score: word 1 (1, 2), word 2 (3, 1), class 0 to 0 doubles, ends add nothing. Paths
     // 00: 1·2·3 = 6, 01: 1·1 = 1, 10: 2·3 = 6, 11: 2·1 = 2; Z = 15. Word 1 is 0 with 7/15, word 2 with 12/15.
     let log = |x: f64| x.ln();
-    let emissions = Tensor::new(&[[0.0, log(2.0)], [log(3.0), 0.0]], CPU).unwrap();
-    let transitions = Tensor::new(&[[log(2.0), 0.0], [0.0; 2], [0.0; 2], [0.0; 2]], CPU).unwrap();
+    let emissions = Tensor::new(&[[0.0, log(2.0)], [log(3.0), 0.0]], device()).unwrap();
+    let transitions = Tensor::new(&[[log(2.0), 0.0], [0.0; 2], [0.0; 2], [0.0; 2]], device()).unwrap();
     let log_partition = crf::log_partition(&emissions, &transitions, &[2]).unwrap();
     assert!((log_partition.to_vec1::<f64>().unwrap()[0] - log(15.0)).abs() < 1e-14);
     let marginals = crf::log_marginals(&emissions, &transitions, &[2]).unwrap().exp().unwrap();
-    let expected = (Tensor::new(&[[7.0, 8.0], [12.0, 3.0]], CPU).unwrap() / 15.0).unwrap();
+    let expected = (Tensor::new(&[[7.0, 8.0], [12.0, 3.0]], device()).unwrap() / 15.0).unwrap();
     assert_close(&marginals, &expected, 1e-14, 0.0).unwrap();
     // 00 and 10 are equally good: the lowest class wins.
     assert_eq!(viterbi(&emissions, &transitions, &[2]).unwrap(), [0, 0]);
     // Two sequences of one word: -log(2/3) and -log(3/4), over two rows.
-    let labels = Tensor::new(&[1u32, 0], CPU).unwrap();
+    let labels = Tensor::new(&[1u32, 0], device()).unwrap();
     let loss = crf::negative_log_likelihood(&emissions, &transitions, &labels, &[1, 1]).unwrap();
     assert!((scalar(&loss) - log(2.0) / 2.0).abs() < 1e-14); // log(3/2) + log(4/3) = log 2
 }
 
 #[test]
 fn equal_scores_give_the_lowest_class() {
-    let zeros = |shape: (usize, usize)| Tensor::zeros(shape, DType::F32, CPU).unwrap();
+    let zeros = |shape: (usize, usize)| Tensor::zeros(shape, DType::F32, device()).unwrap();
     assert_eq!(viterbi(&zeros((4, 3)), &zeros((5, 3)), &[3, 1]).unwrap(), [0; 4]);
 }
 
@@ -100,7 +98,7 @@ fn equal_scores_give_the_lowest_class() {
 fn gradients_are_right() {
     let lengths = [2, 0, 1, 4];
     let (emissions, transitions) = random_crf(31, 7, 3);
-    let labels = Tensor::new(&[0u32, 2, 1, 1, 2, 2, 0], CPU).unwrap();
+    let labels = Tensor::new(&[0u32, 2, 1, 1, 2, 2, 0], device()).unwrap();
     let inputs = [emissions, transitions];
     let check = |f: &dyn Fn(&Tensor, &Tensor) -> Result<Tensor>| {
         check_gradients(|x| f(&x[0], &x[1]), &inputs, 1e-7).unwrap();
@@ -140,7 +138,7 @@ fn a_class_reached_only_from_an_impossible_one_stays_exact() {
     let (emissions, transitions) = random_crf(50, 3, 9);
     let mut penalties = vec![0.0; 27];
     penalties[0] = -2000.0;
-    let emissions = (emissions + Tensor::from_vec(penalties, (3, 9), CPU).unwrap()).unwrap();
+    let emissions = (emissions + Tensor::from_vec(penalties, (3, 9), device()).unwrap()).unwrap();
     let constrained = |a: &Tensor| constrain(a, |from, to| to != Some(8) || from == Some(0));
     let log_marginals = crf::log_marginals(&emissions, &constrained(&transitions).unwrap(), &[3]).unwrap();
     // Paths through class 8 at the second word score about 2000 less, and those of the third word do not.
@@ -156,11 +154,11 @@ fn everything_agrees_with_pytorch() {
     let reference: Value = serde_json::from_str(include_str!("reference/crf.json")).unwrap();
     let tensor = |value: &Value| {
         let shape: Vec<usize> = serde_json::from_value(value["shape"].clone()).unwrap();
-        Tensor::from_vec(serde_json::from_value::<Vec<f64>>(value["values"].clone()).unwrap(), shape, CPU).unwrap()
+        Tensor::from_vec(serde_json::from_value::<Vec<f64>>(value["values"].clone()).unwrap(), shape, device()).unwrap()
     };
     let lengths: Vec<usize> = serde_json::from_value(reference["lengths"].clone()).unwrap();
     let labels: Vec<u32> = serde_json::from_value(reference["labels"].clone()).unwrap();
-    let labels = Tensor::new(labels, CPU).unwrap();
+    let labels = Tensor::new(labels, device()).unwrap();
     for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 2e-5)] {
         let get = |name: &str| tensor(&reference[name]).to_dtype(dtype).unwrap();
         let variable = |name: &str| Var::from_tensor(&get(name)).unwrap();
@@ -193,8 +191,8 @@ fn everything_agrees_with_pytorch() {
 #[test]
 fn extreme_emissions_stay_exact() {
     // The emissions demand 0 then 1, the transition costs 10⁴. Scores: 01: 10⁴, 00 and 11: 0, 10: -2·10⁴.
-    let emissions = Var::new(&[[1e4f32, -1e4], [-1e4, 1e4]], CPU).unwrap();
-    let transitions = Tensor::zeros((4, 2), DType::F32, CPU).unwrap();
+    let emissions = Var::new(&[[1e4f32, -1e4], [-1e4, 1e4]], device()).unwrap();
+    let transitions = Tensor::zeros((4, 2), DType::F32, device()).unwrap();
     let transitions = constrain(&transitions, |from, to| (from, to) != (Some(0), Some(1))).unwrap();
     let transitions = Var::from_tensor(&transitions).unwrap();
     assert_eq!(viterbi(&emissions, &transitions, &[2]).unwrap(), [0, 1]);
@@ -212,38 +210,38 @@ fn extreme_emissions_stay_exact() {
     }
     // Fifty words with scores of 10⁴ each, so a path scores 5·10⁵, whose neighbours in f32 are 0.03 apart. Each word's
     // own class is ahead by 5, so the loss is 50 · log(1 + e⁻⁵) over 50 rows.
-    let emissions = Tensor::new(&[1e4f32, 1e4 - 5.0], CPU).unwrap().repeat((50, 1)).unwrap();
-    let transitions = Tensor::zeros((4, 2), DType::F32, CPU).unwrap();
-    let labels = Tensor::zeros(50, DType::U32, CPU).unwrap();
+    let emissions = Tensor::new(&[1e4f32, 1e4 - 5.0], device()).unwrap().repeat((50, 1)).unwrap();
+    let transitions = Tensor::zeros((4, 2), DType::F32, device()).unwrap();
+    let labels = Tensor::zeros(50, DType::U32, device()).unwrap();
     let loss = scalar(&crf::negative_log_likelihood(&emissions, &transitions, &labels, &[50]).unwrap());
     assert!((loss - (-5f64).exp().ln_1p()).abs() < 1e-8, "{loss}");
 }
 
 #[test]
 fn impossible_and_undefined_emissions_are_not_hidden() {
-    let transitions = Tensor::zeros((4, 2), DType::F64, CPU).unwrap();
-    let emissions = Var::new(&[[0.0, f64::NEG_INFINITY], [0.0, 0.0]], CPU).unwrap();
+    let transitions = Tensor::zeros((4, 2), DType::F64, device()).unwrap();
+    let emissions = Var::new(&[[0.0, f64::NEG_INFINITY], [0.0, 0.0]], device()).unwrap();
     let log_partition = crf::log_partition(&emissions, &transitions, &[2]).unwrap();
     assert!((log_partition.to_vec1::<f64>().unwrap()[0] - 2f64.ln()).abs() < 1e-14);
     let gradients = log_partition.backward().unwrap();
-    let expected = Tensor::new(&[[1.0, 0.0], [0.5, 0.5]], CPU).unwrap();
+    let expected = Tensor::new(&[[1.0, 0.0], [0.5, 0.5]], device()).unwrap();
     assert_close(gradients.get(&emissions).unwrap(), &expected, 1e-14, 0.0).unwrap();
-    let emissions = Tensor::new(&[[f64::NAN, 0.0], [0.0, 0.0]], CPU).unwrap();
+    let emissions = Tensor::new(&[[f64::NAN, 0.0], [0.0, 0.0]], device()).unwrap();
     assert!(crf::log_partition(&emissions, &transitions, &[2]).unwrap().to_vec1::<f64>().unwrap()[0].is_nan());
 }
 
 #[test]
 fn one_class_and_no_words_work() {
     let (emissions, transitions) = random_crf(3, 3, 1);
-    let labels = Tensor::zeros(3, DType::U32, CPU).unwrap();
-    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F64, CPU).unwrap();
+    let labels = Tensor::zeros(3, DType::U32, device()).unwrap();
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F64, device()).unwrap();
     let marginals = crf::log_marginals(&emissions, &transitions, &[2, 0, 1]).unwrap();
     assert_close(&marginals, &zeros(&[3, 1]), 1e-14, 0.0).unwrap();
     let losses = crf::negative_log_likelihood_sequences(&emissions, &transitions, &labels, &[2, 0, 1]).unwrap();
     assert_close(&losses, &zeros(&[3]), 1e-14, 0.0).unwrap();
     assert_eq!(viterbi(&emissions, &transitions, &[2, 0, 1]).unwrap(), [0; 3]);
 
-    let (none, labels) = (zeros(&[0, 1]), Tensor::zeros(0, DType::U32, CPU).unwrap());
+    let (none, labels) = (zeros(&[0, 1]), Tensor::zeros(0, DType::U32, device()).unwrap());
     for lengths in [&[][..], &[0, 0]] {
         let expected = vec![0.0; lengths.len()];
         assert_eq!(crf::log_partition(&none, &transitions, lengths).unwrap().to_vec1::<f64>().unwrap(), expected);
@@ -326,20 +324,20 @@ fn constrained_paths_are_well_formed() {
     assert!((change[5][2] - crf::FORBIDDEN).abs() < 1e-9 && (change[0][4] - crf::FORBIDDEN).abs() < 1e-9);
     assert_eq!((change[1][2], change[2][2], change[6][2], change[5][1]), (0.0, 0.0, 0.0, 0.0));
     // The end can be forbidden too.
-    let ends = constrain(&Tensor::zeros((3, 1), DType::F32, CPU).unwrap(), |_, to| to.is_some()).unwrap();
+    let ends = constrain(&Tensor::zeros((3, 1), DType::F32, device()).unwrap(), |_, to| to.is_some()).unwrap();
     assert_eq!(ends.to_vec2::<f32>().unwrap(), [[0.0], [0.0], [-1e4]]);
 }
 
 #[test]
 fn transitions_learn_and_start_small() {
     for dtype in [DType::F32, DType::F64] {
-        let variables = Variables::new(3, dtype, CPU);
+        let variables = Variables::new(3, dtype, device());
         let layer = Crf::new(4, variables.builder().pp("crf")).unwrap();
         assert_eq!(variables.named()[0].0, "crf.transitions");
         let start = layer.transitions().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
         assert!((0.05..=0.1).contains(&scalar(&start)));
         let emissions = random_crf(9, 5, 4).0.to_dtype(dtype).unwrap();
-        let labels = Tensor::new(&[0u32, 1, 2, 3, 0], CPU).unwrap();
+        let labels = Tensor::new(&[0u32, 1, 2, 3, 0], device()).unwrap();
         let loss = layer.negative_log_likelihood(&emissions, &labels, &[3, 2]).unwrap();
         assert_all_variables_learn(&variables, &loss).unwrap();
         let log_marginals = layer.log_marginals(&emissions, &[3, 2]).unwrap();
@@ -350,12 +348,12 @@ fn transitions_learn_and_start_small() {
 #[test]
 fn errors_name_what_does_not_fit() {
     let (e, a) = random_crf(1, 3, 2);
-    let labels = |labels: &[u32]| Tensor::new(labels, CPU).unwrap();
+    let labels = |labels: &[u32]| Tensor::new(labels, device()).unwrap();
     let message = |result: Result<Tensor>| result.unwrap_err().to_string();
     assert!(message(crf::log_partition(&e, &a, &[2])).contains("lengths sum to 2, expected the 3 rows"));
     assert!(message(crf::log_partition(&e, &a.narrow(0, 0, 3).unwrap(), &[3])).contains("[4, 2], found [3, 2]"));
     assert!(message(crf::path_scores(&e, &a, &labels(&[0, 2, 1]), &[3])).contains("label of row 1 is 2"));
     assert!(message(crf::path_scores(&e, &a, &labels(&[0, 1]), &[3])).contains("shape [3], found [2]"));
     assert!(message(constrain(&e, |_, _| true)).contains("[4, 2], found [3, 2]"));
-    assert!(Crf::new(0, Variables::new(0, DType::F32, CPU).builder()).is_err());
+    assert!(Crf::new(0, Variables::new(0, DType::F32, device()).builder()).is_err());
 }

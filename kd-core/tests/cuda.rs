@@ -207,6 +207,11 @@ fn ops_of_students() {
     check("char_cnn", &[&[6, 3], &[4, 3, 3], &[4]], |x, device| {
         char_cnn(&Tensor::new(&[[[1u32, 2, 5], [4, 0, 0]]], device)?, &x[0], &x[1], &x[2])
     });
+    // 45 words, some without characters, and more filters than a block has threads.
+    let ids: Vec<u32> = (0..45 * 6).map(|i| if i % 6 < i / 6 % 7 { 1 + (i * i) % 29 } else { 0 }).collect();
+    check_exact("char_cnn of many words", &[&[30, 4], &[150, 4, 5], &[150]], |x, device| {
+        char_cnn(&Tensor::from_slice(&ids, (5, 9, 6), device)?, &x[0], &x[1], &x[2])
+    });
     for classes in [3, 40] {
         let (rows, transitions): (&[usize], &[usize]) = (&[12, classes], &[classes + 2, classes]);
         check("crf", &[rows, transitions], |x, _| crf::log_partition(&x[0], &x[1], &[4, 0, 7, 1]));
@@ -257,6 +262,11 @@ fn ids_and_labels_outside_become_nan() {
     let rows = ops::embedding(&table, &Tensor::new(&[1u32, 3], &gpu).unwrap()).unwrap().to_vec2::<f64>().unwrap();
     assert!(rows[0].iter().all(|x| x.is_finite()) && rows[1].iter().all(|x| x.is_nan()));
     let losses = distillation::cross_entropy_rows(&table, &Tensor::new(&[0u32, 2, 1], &gpu).unwrap()).unwrap();
+    let words = Tensor::new(&[[[1u32, 2], [1, 3]]], &gpu).unwrap();
+    let (weight, bias) =
+        (Tensor::ones((1, 2, 1), DType::F64, &gpu).unwrap(), Tensor::ones(1, DType::F64, &gpu).unwrap());
+    let words = char_cnn(&words, &table, &weight, &bias).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    assert!(words[0].is_finite() && words[1].is_nan());
     let losses = losses.to_vec1::<f64>().unwrap();
     assert!(losses[0].is_finite() && losses[1].is_nan() && losses[2].is_finite());
 }

@@ -3,17 +3,17 @@
 
 mod encoder_layers;
 
-use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_core::{DType, Result, Tensor, Var};
 use kd_core::model::Mode;
 use kd_core::ops;
-use kd_core::testing::{check_gradient, check_gradients, random};
+use kd_core::testing::{check_gradient, check_gradients, device, random};
 
 use encoder_layers::encoder_layer_of;
 
 const TOLERANCE: f64 = 1e-7;
 
 fn mask(rows: &[&[u8]]) -> Tensor {
-    Tensor::from_vec(rows.concat(), (rows.len(), rows[0].len()), &Device::Cpu).unwrap()
+    Tensor::from_vec(rows.concat(), (rows.len(), rows[0].len()), device()).unwrap()
 }
 
 /// Checks `f` on `x`, on `x` made of a transposed tensor, and on a part of a larger one; the output is transposed
@@ -109,7 +109,7 @@ fn dropout() {
 
 #[test]
 fn embedding() {
-    let ids = Tensor::new(&[[2u32, 0, 2], [1, 2, 0]], &Device::Cpu).unwrap();
+    let ids = Tensor::new(&[[2u32, 0, 2], [1, 2, 0]], device()).unwrap();
     check_all_layouts(|table| ops::embedding(table, &ids), &random(1, (4, 3)).unwrap());
     check_gradient(|table| ops::embedding(table, &ids.t()?), &random(1, (4, 3)).unwrap(), TOLERANCE).unwrap();
 }
@@ -118,8 +118,8 @@ fn embedding() {
 fn distillation() {
     for (rows, classes) in [(5, 4), (3, 20)] {
         let [student, teacher] = [1, 2].map(|seed| (random(seed, (rows, classes)).unwrap() * 4.0).unwrap());
-        let labels = Tensor::from_vec((0..rows as u32).collect::<Vec<_>>(), rows, &Device::Cpu).unwrap();
-        let labels = labels.minimum(&Tensor::full(3u32, rows, &Device::Cpu).unwrap()).unwrap();
+        let labels = Tensor::from_vec((0..rows as u32).collect::<Vec<_>>(), rows, device()).unwrap();
+        let labels = labels.minimum(&Tensor::full(3u32, rows, device()).unwrap()).unwrap();
         for temperature in [1.0, 2.5] {
             let parts = |s: &Tensor| {
                 let (hard, soft) = ops::distillation::distillation_rows(s, &teacher, &labels, temperature)?;
@@ -195,10 +195,10 @@ fn the_number_of_threads_changes_no_byte() {
     let mode = Mode::Train { seed: 5 };
     let mask = {
         let values: Vec<u8> = (0..7 * 45).map(|idx| u8::from(idx % 45 < 45 - 6 * (idx / 45))).collect();
-        Tensor::from_vec(values, (7, 45), &Device::Cpu).unwrap()
+        Tensor::from_vec(values, (7, 45), device()).unwrap()
     };
-    let ids = Tensor::from_vec((0..900u32).map(|i| i * i % 997).collect(), 900, &Device::Cpu).unwrap();
-    let labels = (Tensor::arange(0u32, 3000, &Device::Cpu).unwrap().to_dtype(DType::F64).unwrap() / 91.0).unwrap();
+    let ids = Tensor::from_vec((0..900u32).map(|i| i * i % 997).collect(), 900, device()).unwrap();
+    let labels = (Tensor::arange(0u32, 3000, device()).unwrap().to_dtype(DType::F64).unwrap() / 91.0).unwrap();
     let (labels, teacher) = (labels.to_dtype(DType::U32).unwrap(), f32s(2, &[3000, 33]));
     let cases: Vec<(&str, Vec<Tensor>, Function)> = vec![
         (

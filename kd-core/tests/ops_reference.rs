@@ -2,11 +2,11 @@
 //!
 //! The cases, extreme values and padding among them, are made by `reference/ops.py`.
 
-use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_core::{DType, Result, Tensor, Var};
 use kd_core::model::Mode;
 use kd_core::ops;
 use kd_core::ops::encoder_layer::{Affine, EncoderLayer};
-use kd_core::testing::assert_close;
+use kd_core::testing::{assert_close, device};
 use serde_json::Value;
 
 fn read(value: &Value) -> Tensor {
@@ -14,7 +14,7 @@ fn read(value: &Value) -> Tensor {
         value["shape"].as_array().unwrap().iter().map(|dim| dim.as_u64().unwrap() as usize).collect();
     let number = |value: &Value| value.as_f64().unwrap_or(f64::NEG_INFINITY); // the string "-inf"
     let values: Vec<f64> = value["values"].as_array().unwrap().iter().map(number).collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    Tensor::from_vec(values, shape, device()).unwrap()
 }
 
 fn run(case: &Value, inputs: &dyn Fn(&str) -> Option<Tensor>) -> Result<Tensor> {

@@ -2,18 +2,16 @@
 //! one, two and four threads.
 
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use kd_core::ops::embedding::{SparseGradient, embedding_sparse};
 use kd_core::optim::{AdamW, AdamWConfig, AdamaxConfig, Group, Optimizer, OptimizerConfig, SgdConfig};
-use kd_core::testing::{assert_close, random};
+use kd_core::testing::{assert_close, device, random};
 use serde_json::Value;
-
-const CPU: &Device = &Device::Cpu;
 
 fn matrix(value: &Value, dtype: DType) -> Tensor {
     let rows: Vec<Vec<f64>> = serde_json::from_value(value.clone()).unwrap();
     let (height, width) = (rows.len(), rows[0].len());
-    Tensor::from_vec(rows.concat(), (height, width), CPU).unwrap().to_dtype(dtype).unwrap()
+    Tensor::from_vec(rows.concat(), (height, width), device()).unwrap().to_dtype(dtype).unwrap()
 }
 
 /// Every optimiser and its variants, with weight decay.
@@ -42,7 +40,7 @@ fn adamw(start: &Tensor, lr: f64, weight_decay: f64) -> (Var, Box<dyn Optimizer>
 fn gradients(table: Option<(&Var, &Tensor)>) -> GradStore {
     match table {
         Some((table, gradient)) => (table.as_tensor() * gradient).unwrap().sum_all().unwrap().backward().unwrap(),
-        None => Var::new(0f32, CPU).unwrap().sqr().unwrap().backward().unwrap(),
+        None => Var::new(0f32, device()).unwrap().sqr().unwrap().backward().unwrap(),
     }
 }
 
@@ -96,10 +94,10 @@ fn a_row_without_a_gradient_does_not_move() {
     let (m, v) = (0.28 / (1.0 - 0.9f64.powi(3)), 0.004996 / (1.0 - 0.999f64.powi(3)));
     let expected = 0.95 * 0.85 - 0.1 * m / v.sqrt();
     for dtype in [DType::F32, DType::F64] {
-        let (table, mut adamw) = adamw(&Tensor::ones((2, 1), dtype, CPU).unwrap(), 0.1, 0.5);
+        let (table, mut adamw) = adamw(&Tensor::ones((2, 1), dtype, device()).unwrap(), 0.1, 0.5);
         let value = |row: usize| table.get(row).unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap()[0];
         let mut step = |row: u32, gradient: f64| {
-            let values = Tensor::new(&[[gradient]], CPU).unwrap().to_dtype(dtype).unwrap();
+            let values = Tensor::new(&[[gradient]], device()).unwrap().to_dtype(dtype).unwrap();
             let gradient = SparseGradient::new(vec![row], values, 2).unwrap();
             adamw.step_sparse(&gradients(None), &[("table", &gradient)], 1.0, 1.0).unwrap();
         };
@@ -111,7 +109,7 @@ fn a_row_without_a_gradient_does_not_move() {
         step(0, 1.0);
         let after = value(0);
         assert!((value(0) - expected).abs() < 1e-6, "{} {expected}", value(0));
-        let none = SparseGradient::new(vec![], Tensor::zeros((0, 1), dtype, CPU).unwrap(), 2).unwrap();
+        let none = SparseGradient::new(vec![], Tensor::zeros((0, 1), dtype, device()).unwrap(), 2).unwrap();
         adamw.step_sparse(&gradients(None), &[("table", &none)], 1.0, 1.0).unwrap();
         assert!(value(0) == after && adamw.updates() == 4);
     }
@@ -131,7 +129,7 @@ fn of_a_large_table_the_other_rows_are_not_even_read() {
         for moment in state.values_mut() {
             let mut values = vec![f32::NAN; rows * width];
             ids.iter().for_each(|&id| values[id as usize * width..][..width].fill(0.0));
-            *moment = Tensor::from_vec(values, (rows, width), CPU).unwrap();
+            *moment = Tensor::from_vec(values, (rows, width), device()).unwrap();
         }
         optimizer.restore(&state, 0).unwrap();
         optimizer.step_sparse(&gradients(None), &[("table", &gradient)], 1.0, 1.0).unwrap();
@@ -192,9 +190,9 @@ fn restored_state_goes_on_with_the_same_bytes() {
 #[test]
 fn a_state_that_was_taken_does_not_change_with_later_steps() {
     for (config, dtype) in with_dtypes() {
-        let (table, mut optimizer) = build(&Tensor::ones((2, 1), dtype, CPU).unwrap(), config);
+        let (table, mut optimizer) = build(&Tensor::ones((2, 1), dtype, device()).unwrap(), config);
         let state = optimizer.state().unwrap();
-        let gradient = SparseGradient::new(vec![1], Tensor::ones((1, 1), dtype, CPU).unwrap(), 2).unwrap();
+        let gradient = SparseGradient::new(vec![1], Tensor::ones((1, 1), dtype, device()).unwrap(), 2).unwrap();
         optimizer.step_sparse(&gradients(None), &[("table", &gradient)], 1.0, 1.0).unwrap();
         optimizer.step(&table.sqr().unwrap().sum_all().unwrap().backward().unwrap(), 1.0, 1.0).unwrap();
         for (name, moment) in &state {
@@ -213,10 +211,10 @@ fn a_state_that_was_taken_does_not_change_with_later_steps() {
 fn moments_of_half_precision_are_f32() {
     // The gradient 1 + 2⁻⁷ is a bf16, its square and its product with 1 - β are not: in bf16 the moments would be
     // others.
-    let gradient = Tensor::new(&[[1.0078125f32]], CPU).unwrap();
+    let gradient = Tensor::new(&[[1.0078125f32]], device()).unwrap();
     for config in configs() {
         let moments = |dtype| {
-            let (table, mut optimizer) = build(&Tensor::ones((1, 1), dtype, CPU).unwrap(), config);
+            let (table, mut optimizer) = build(&Tensor::ones((1, 1), dtype, device()).unwrap(), config);
             let gradients = gradients(Some((&table, &gradient.to_dtype(dtype).unwrap())));
             optimizer.step(&gradients, 1.0, 1.0).unwrap();
             assert_eq!(table.dtype(), dtype);
@@ -235,7 +233,7 @@ fn moments_of_half_precision_are_f32() {
 #[test]
 fn groups_have_rates_and_decay_of_their_own_and_frozen_variables_no_state() {
     // SGD at lr 0.5 from 1 with gradient 1 and decay 0.5: 1 - 0.5 · f · (1 + λ).
-    let var = || Var::ones((1, 1), DType::F32, CPU).unwrap();
+    let var = || Var::ones((1, 1), DType::F32, device()).unwrap();
     let named: Vec<_> = ["a", "b", "c", "d", "bias"].into_iter().map(|name| (name.to_string(), var())).collect();
     let groups = [
         Group::frozen("a"),
@@ -265,10 +263,10 @@ fn groups_have_rates_and_decay_of_their_own_and_frozen_variables_no_state() {
 
 #[test]
 fn a_frozen_tables_gradients_are_left_alone() {
-    let table = Var::ones((3, 1), DType::F32, CPU).unwrap();
+    let table = Var::ones((3, 1), DType::F32, device()).unwrap();
     let named = vec![("table".to_string(), table.clone())];
     let mut adamw = AdamW::with_groups(named, AdamWConfig::with_lr(0.1), &[Group::frozen("*")]).unwrap();
-    let rows = SparseGradient::new(vec![1], Tensor::ones((1, 1), DType::F32, CPU).unwrap(), 3).unwrap();
+    let rows = SparseGradient::new(vec![1], Tensor::ones((1, 1), DType::F32, device()).unwrap(), 3).unwrap();
     assert_eq!(adamw.gradient_norm(&gradients(None), &[("table", &rows)]).unwrap(), 0.0);
     adamw.step_sparse(&gradients(None), &[("table", &rows)], 1.0, 1.0).unwrap();
     assert_eq!(table.to_vec2::<f32>().unwrap(), [[1.0]; 3]);
@@ -278,12 +276,12 @@ fn a_frozen_tables_gradients_are_left_alone() {
 #[test]
 fn the_norm_spans_dense_and_sparse_gradients() {
     for dtype in [DType::F32, DType::F64, DType::BF16] {
-        let [table, dense] = [3, 1].map(|rows| Var::ones((rows, 1), dtype, CPU).unwrap());
+        let [table, dense] = [3, 1].map(|rows| Var::ones((rows, 1), dtype, device()).unwrap());
         let named = vec![("table".to_string(), table), ("dense".to_string(), dense.clone())];
         let adamw = AdamW::new(named, AdamWConfig::with_lr(0.1)).unwrap();
-        let values = Tensor::new(&[[2f32], [4.0]], CPU).unwrap().to_dtype(dtype).unwrap();
+        let values = Tensor::new(&[[2f32], [4.0]], device()).unwrap().to_dtype(dtype).unwrap();
         let rows = SparseGradient::new(vec![0, 2], values, 3).unwrap();
-        let gradients = gradients(Some((&dense, &Tensor::new(&[[4f32]], CPU).unwrap().to_dtype(dtype).unwrap())));
+        let gradients = gradients(Some((&dense, &Tensor::new(&[[4f32]], device()).unwrap().to_dtype(dtype).unwrap())));
         // √(2² + 4² + 4²)
         assert_eq!(adamw.gradient_norm(&gradients, &[("table", &rows)]).unwrap(), 6.0);
     }
@@ -292,13 +290,13 @@ fn the_norm_spans_dense_and_sparse_gradients() {
 #[test]
 fn what_does_not_fit_is_an_error_and_changes_nothing() {
     for config in configs() {
-        let (table, mut optimizer) = build(&Tensor::ones((3, 2), DType::F32, CPU).unwrap(), config);
+        let (table, mut optimizer) = build(&Tensor::ones((3, 2), DType::F32, device()).unwrap(), config);
         let gradient =
-            |rows| SparseGradient::new(vec![1], Tensor::ones((1, 2), DType::F32, CPU).unwrap(), rows).unwrap();
-        let ones = Tensor::ones((3, 2), DType::F32, CPU).unwrap();
+            |rows| SparseGradient::new(vec![1], Tensor::ones((1, 2), DType::F32, device()).unwrap(), rows).unwrap();
+        let ones = Tensor::ones((3, 2), DType::F32, device()).unwrap();
         let dense = gradients(Some((&table, &ones)));
         let mut transposed = gradients(None);
-        transposed.insert(table.as_tensor(), Tensor::ones((2, 3), DType::F32, CPU).unwrap());
+        transposed.insert(table.as_tensor(), Tensor::ones((2, 3), DType::F32, device()).unwrap());
         let mut message = |name, rows, gradients: &_| {
             optimizer.step_sparse(gradients, &[(name, &gradient(rows))], 1.0, 1.0).unwrap_err().to_string()
         };
@@ -314,9 +312,9 @@ fn what_does_not_fit_is_an_error_and_changes_nothing() {
 
 #[test]
 fn a_state_that_does_not_fit_changes_nothing() {
-    let (_, mut adamw) = adamw(&Tensor::ones((3, 2), DType::F32, CPU).unwrap(), 0.1, 0.1);
+    let (_, mut adamw) = adamw(&Tensor::ones((3, 2), DType::F32, device()).unwrap(), 0.1, 0.1);
     let state = adamw.state().unwrap();
-    let ones = |shape| Tensor::ones(shape, DType::F32, CPU).unwrap();
+    let ones = |shape| Tensor::ones(shape, DType::F32, device()).unwrap();
     let mut message = |name: &str, moment: Option<Tensor>| {
         let mut state = state.clone();
         match moment {
@@ -348,7 +346,7 @@ fn settings_are_read_by_name_and_unknown_ones_refused() {
 #[test]
 fn the_number_of_threads_changes_no_byte() {
     let start = random(1, (3000, 33)).unwrap().to_dtype(DType::F32).unwrap();
-    let ids = Tensor::from_vec((0..4000u32).map(|i| i * 7 % 2500).collect::<Vec<_>>(), 4000, CPU).unwrap();
+    let ids = Tensor::from_vec((0..4000u32).map(|i| i * 7 % 2500).collect::<Vec<_>>(), 4000, device()).unwrap();
     for config in configs() {
         let run = |threads| {
             rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {

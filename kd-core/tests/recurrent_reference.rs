@@ -1,17 +1,15 @@
 //! The bidirectional LSTM and the character CNN against PyTorch, finite differences and their own promises.
 
-use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_core::{DType, Result, Tensor, Var};
 use candle_nn::VarBuilder;
 use kd_core::nn::{BiLstm, CharCnn};
 use kd_core::ops::char_cnn::char_cnn;
 use kd_core::ops::lstm::{LstmWeights, bidirectional};
 use kd_core::ops::packed::Precision;
-use kd_core::testing::{assert_all_variables_learn, assert_close, check_gradients, random};
+use kd_core::testing::{assert_all_variables_learn, assert_close, check_gradients, device, random};
 use kd_core::variables::Variables;
 use serde_json::Value;
 use std::collections::HashMap;
-
-const CPU: &Device = &Device::Cpu;
 
 fn reference() -> Value {
     serde_json::from_str(include_str!("reference/recurrent.json")).unwrap()
@@ -19,7 +17,7 @@ fn reference() -> Value {
 
 fn tensor(value: &Value) -> Tensor {
     let shape: Vec<usize> = serde_json::from_value(value["shape"].clone()).unwrap();
-    Tensor::from_vec(serde_json::from_value::<Vec<f64>>(value["values"].clone()).unwrap(), shape, CPU).unwrap()
+    Tensor::from_vec(serde_json::from_value::<Vec<f64>>(value["values"].clone()).unwrap(), shape, device()).unwrap()
 }
 
 fn tensors(value: &Value, dtype: DType) -> HashMap<String, Tensor> {
@@ -55,7 +53,7 @@ fn lstm_agrees_with_pytorch() {
     let case = &reference()["lstm"];
     let lengths: Vec<usize> = serde_json::from_value(case["lengths"].clone()).unwrap();
     for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 2e-6)] {
-        let variables = Variables::new(0, dtype, CPU);
+        let variables = Variables::new(0, dtype, device());
         let lstm = BiLstm::new(size(&case["input"]), size(&case["hidden"]), size(&case["layers"]), variables.builder())
             .unwrap();
         variables.set(&tensors(&case["variables"], dtype)).unwrap();
@@ -71,7 +69,7 @@ fn lstm_agrees_with_pytorch() {
 fn char_cnn_agrees_with_pytorch() {
     for case in reference()["char_cnn"].as_array().unwrap() {
         for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 2e-6)] {
-            let variables = Variables::new(0, dtype, CPU);
+            let variables = Variables::new(0, dtype, device());
             let [symbols, width, filters, kernel] =
                 ["symbols", "width", "filters", "kernel"].map(|name| size(&case[name]));
             let cnn = CharCnn::new(symbols, width, filters, kernel, variables.builder()).unwrap();
@@ -109,7 +107,7 @@ fn lstm_gradients_are_right() {
 }
 
 fn make(seed: u64, dtype: DType) -> (Variables, BiLstm) {
-    let variables = Variables::new(seed, dtype, CPU);
+    let variables = Variables::new(seed, dtype, device());
     let lstm = BiLstm::new(5, 4, 2, variables.builder()).unwrap();
     (variables, lstm)
 }
@@ -132,7 +130,7 @@ fn what_stands_at_padding_is_not_read() {
         rubbish[sequence * more * 5..][..length * 5].copy_from_slice(&row[..length * 5]);
     }
     let short = Var::from_tensor(&xs).unwrap();
-    let long = Var::from_vec(rubbish, (4, more, 5), CPU).unwrap();
+    let long = Var::from_vec(rubbish, (4, more, 5), device()).unwrap();
     let (a, b) = (lstm.forward(&short, &lengths).unwrap(), lstm.forward(&long, &lengths).unwrap());
     assert_close(&b.narrow(1, 0, len).unwrap(), &a, 0.0, 0.0).unwrap();
     for (sequence, &length) in lengths.iter().enumerate() {
@@ -160,7 +158,7 @@ fn the_order_of_the_batch_changes_nothing() {
     let (variables, lstm) = make(1, DType::F64);
     let (lengths, order) = ([3, 1, 5, 4], [2u32, 0, 3, 1]);
     let xs = random(2, (4, 5, 5)).unwrap();
-    let order_tensor = Tensor::new(&order, CPU).unwrap();
+    let order_tensor = Tensor::new(&order, device()).unwrap();
     let swapped = Var::from_tensor(&xs.index_select(&order_tensor, 0).unwrap()).unwrap();
     let swapped_lengths = order.map(|idx| lengths[idx as usize]);
     let xs = Var::from_tensor(&xs).unwrap();
@@ -187,7 +185,7 @@ fn the_order_of_the_batch_changes_nothing() {
 fn batches_without_tokens_work() {
     let (variables, lstm) = make(1, DType::F32);
     for (batch, len) in [(0, 3), (2, 0), (2, 3)] {
-        let xs = Var::zeros((batch, len, 5), DType::F32, CPU).unwrap();
+        let xs = Var::zeros((batch, len, 5), DType::F32, device()).unwrap();
         let states = lstm.forward(&xs, &vec![0; batch]).unwrap();
         assert_eq!(states.dims(), [batch, len, 8]);
         assert!(states.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|&x| x == 0.0));
@@ -217,9 +215,9 @@ fn every_variable_learns() {
         let states = lstm.forward(&xs, &[4, 2, 3]).unwrap();
         assert_all_variables_learn(&variables, &states.sqr().unwrap().sum_all().unwrap()).unwrap();
 
-        let variables = Variables::new(1, dtype, CPU);
+        let variables = Variables::new(1, dtype, device());
         let cnn = CharCnn::new(9, 4, 5, 3, variables.builder()).unwrap();
-        let chars = Tensor::new(&[[[1u32, 2, 3, 4], [5, 6, 0, 0]], [[7, 8, 2, 0], [0; 4]]], CPU).unwrap();
+        let chars = Tensor::new(&[[[1u32, 2, 3, 4], [5, 6, 0, 0]], [[7, 8, 2, 0], [0; 4]]], device()).unwrap();
         let words = cnn.forward(&chars).unwrap();
         assert_all_variables_learn(&variables, &words.sqr().unwrap().sum_all().unwrap()).unwrap();
     }
@@ -227,14 +225,14 @@ fn every_variable_learns() {
 
 #[test]
 fn the_number_of_threads_changes_no_byte() {
-    let variables = Variables::new(1, DType::F32, CPU);
+    let variables = Variables::new(1, DType::F32, device());
     let lstm = BiLstm::new(96, 64, 1, variables.builder().pp("lstm")).unwrap();
     let cnn = CharCnn::new(60, 16, 96, 3, variables.builder().pp("cnn")).unwrap();
     let lengths: Vec<usize> = (0..17).map(|idx| idx * 5 % 14).collect();
     let ids = (0..17 * 13).flat_map(|word| {
         (0..11).map(move |t| if t < word * 3 % 12 { ((word * 7 + t * t) % 59 + 1) as u32 } else { 0 })
     });
-    let chars = Tensor::from_vec(ids.collect::<Vec<_>>(), (17, 13, 11), CPU).unwrap();
+    let chars = Tensor::from_vec(ids.collect::<Vec<_>>(), (17, 13, 11), device()).unwrap();
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
@@ -256,7 +254,7 @@ fn the_number_of_threads_changes_no_byte() {
 /// The same variables, without a graph.
 fn frozen(variables: &Variables) -> VarBuilder<'static> {
     let tensors = variables.tensors().into_iter().map(|(name, tensor)| (name, tensor.detach())).collect();
-    VarBuilder::from_tensors(tensors, DType::F32, CPU)
+    VarBuilder::from_tensors(tensors, DType::F32, device())
 }
 
 #[test]
@@ -289,9 +287,9 @@ fn weights_without_a_graph_give_the_same_bytes_and_no_graph() {
     assert_close(&packed.forward(&xs, &[4, 0, 3]).unwrap(), &expected, 0.0, 0.0).unwrap();
     assert!(packed.forward(Var::from_tensor(&xs).unwrap().as_tensor(), &[4, 0, 3]).is_err());
 
-    let variables = Variables::new(1, DType::F32, CPU);
+    let variables = Variables::new(1, DType::F32, device());
     let cnn = CharCnn::new(9, 4, 5, 3, variables.builder()).unwrap();
-    let chars = Tensor::new(&[[[1u32, 2, 3, 4], [5, 6, 0, 0]], [[7, 8, 2, 0], [0; 4]]], CPU).unwrap();
+    let chars = Tensor::new(&[[[1u32, 2, 3, 4], [5, 6, 0, 0]], [[7, 8, 2, 0], [0; 4]]], device()).unwrap();
     let mut without_graph = CharCnn::new(9, 4, 5, 3, frozen(&variables)).unwrap();
     for tolerance in [0.0, 1e-6] {
         let fast = without_graph.forward(&chars).unwrap();
@@ -304,7 +302,7 @@ fn weights_without_a_graph_give_the_same_bytes_and_no_graph() {
 #[test]
 fn char_cnn_gradients_are_right() {
     // "aaaaa" has equal windows, where a difference quotient moves all of them: not among these words.
-    let chars = Tensor::new(&[[[1u32, 2, 3, 1, 4], [4, 0, 0, 0, 0]], [[3, 3, 5, 0, 0], [0; 5]]], CPU).unwrap();
+    let chars = Tensor::new(&[[[1u32, 2, 3, 1, 4], [4, 0, 0, 0, 0]], [[3, 3, 5, 0, 0], [0; 5]]], device()).unwrap();
     for kernel in [1, 3, 7] {
         let inputs = [random(1, (6, 3)).unwrap(), random(2, (4, 3, kernel)).unwrap(), random(3, 4).unwrap()];
         check_gradients(|x| char_cnn(&chars, &x[0], &x[1], &x[2]), &inputs, 1e-7).unwrap();
@@ -314,13 +312,14 @@ fn char_cnn_gradients_are_right() {
 #[test]
 fn the_first_of_equal_windows_gets_the_gradient() {
     // One filter of kernel 1 with weight 2 and bias 1 on "aba", embeddings a = 3, b = 1: windows 7, 3, 7.
-    let var =
-        |values: &[f64], shape: &[usize]| Var::from_tensor(&Tensor::from_slice(values, shape, CPU).unwrap()).unwrap();
+    let var = |values: &[f64], shape: &[usize]| {
+        Var::from_tensor(&Tensor::from_slice(values, shape, device()).unwrap()).unwrap()
+    };
     let run = |chars: &[u32], weight: &[f64]| {
         let (table, bias) = (var(&[9.0, 3.0, 1.0], &[3, 1]), var(&[1.0], &[1]));
         let weight = var(weight, &[1, 1, weight.len()]);
-        let out =
-            char_cnn(&Tensor::new(chars, CPU).unwrap().reshape((1, 1, ())).unwrap(), &table, &weight, &bias).unwrap();
+        let out = char_cnn(&Tensor::new(chars, device()).unwrap().reshape((1, 1, ())).unwrap(), &table, &weight, &bias)
+            .unwrap();
         let gradients = out.sum_all().unwrap().backward().unwrap();
         let all = [&table, &weight, &bias]
             .map(|v| gradients.get(v).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap());
@@ -334,9 +333,9 @@ fn the_first_of_equal_windows_gets_the_gradient() {
 
 #[test]
 fn row_0_and_padding_are_never_read() {
-    let chars = |ids: &[u32], shape: (usize, usize, usize)| Tensor::from_slice(ids, shape, CPU).unwrap();
+    let chars = |ids: &[u32], shape: (usize, usize, usize)| Tensor::from_slice(ids, shape, device()).unwrap();
     let table = random(1, (5, 3)).unwrap();
-    let nan = Tensor::full(f64::NAN, (1, 3), CPU).unwrap();
+    let nan = Tensor::full(f64::NAN, (1, 3), device()).unwrap();
     let table = Var::from_tensor(&Tensor::cat(&[nan, table.narrow(0, 1, 4).unwrap()], 0).unwrap()).unwrap();
     let (weight, bias) = (random(2, (6, 3, 3)).unwrap(), random(3, 6).unwrap());
     let tight = char_cnn(&chars(&[1, 2, 3, 4, 2, 0], (1, 2, 3)), &table, &weight, &bias).unwrap();
@@ -350,7 +349,7 @@ fn row_0_and_padding_are_never_read() {
     assert_eq!(rows[0], [0.0; 3]);
     assert!(rows[1..].iter().flatten().all(|x| x.is_finite()));
 
-    let variables = Variables::new(1, DType::F32, CPU);
+    let variables = Variables::new(1, DType::F32, device());
     CharCnn::new(5, 3, 2, 3, variables.builder()).unwrap();
     let table = variables.tensors()["embedding.weight"].to_vec2::<f32>().unwrap();
     assert!(table[0] == [0.0; 3] && table[1..].iter().flatten().all(|&x| x != 0.0));
@@ -358,10 +357,10 @@ fn row_0_and_padding_are_never_read() {
 
 #[test]
 fn no_words_and_no_characters_work() {
-    let variables = Variables::new(1, DType::F32, CPU);
+    let variables = Variables::new(1, DType::F32, device());
     let cnn = CharCnn::new(5, 3, 2, 3, variables.builder()).unwrap();
     for shape in [(0, 2, 3), (2, 0, 3), (2, 3, 0), (2, 3, 4)] {
-        let words = cnn.forward(&Tensor::zeros(shape, DType::U32, CPU).unwrap()).unwrap();
+        let words = cnn.forward(&Tensor::zeros(shape, DType::U32, device()).unwrap()).unwrap();
         assert_eq!(words.dims(), [shape.0, shape.1, 2]);
         assert!(words.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|&x| x == 0.0));
     }
@@ -371,15 +370,15 @@ fn no_words_and_no_characters_work() {
 fn errors_name_what_does_not_fit() {
     let message = |result: Result<Tensor>| result.unwrap_err().to_string();
     let (_, lstm) = make(1, DType::F32);
-    let xs = Tensor::zeros((2, 3, 5), DType::F32, CPU).unwrap();
+    let xs = Tensor::zeros((2, 3, 5), DType::F32, device()).unwrap();
     assert!(message(lstm.forward(&xs, &[3])).contains("lengths of 2 sequences, found 1"));
     assert!(message(lstm.forward(&xs, &[3, 4])).contains("sequence 1 has length 4, expected at most 3"));
     assert!(message(lstm.forward(&xs.narrow(2, 0, 4).unwrap(), &[3, 3])).contains("[16, 4]"));
-    let variables = Variables::new(0, DType::F32, CPU);
+    let variables = Variables::new(0, DType::F32, device());
     assert!(BiLstm::new(3, 0, 1, variables.builder()).is_err());
     assert!(CharCnn::new(5, 3, 2, 4, variables.builder()).unwrap_err().to_string().contains("odd kernel, found 4"));
     let cnn = CharCnn::new(5, 3, 2, 3, variables.builder()).unwrap();
-    let run = |ids: [u32; 3]| cnn.forward(&Tensor::new(&[[[1u32, 2, 3], ids]], CPU).unwrap());
+    let run = |ids: [u32; 3]| cnn.forward(&Tensor::new(&[[[1u32, 2, 3], ids]], device()).unwrap());
     assert!(message(run([1, 5, 0])).contains("word 1 has character 5 at 1, expected less than 5"));
     assert!(message(run([1, 0, 2])).contains("word 1 has character 2 behind padding, at 2"));
 }

@@ -1,10 +1,10 @@
 //! What must not change a loss on representations, what it says of degenerate inputs, and that projections learn.
 
-use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_core::{DType, Result, Tensor, Var};
 use kd_core::batch::{Sequence, pad};
 use kd_core::losses::{self, LayerByLayer, LayerMap, Projection, SelectivityKernel};
 use kd_core::model::Output;
-use kd_core::testing::{assert_all_variables_learn, assert_close, random};
+use kd_core::testing::{assert_all_variables_learn, assert_close, device, random};
 use kd_core::variables::Variables;
 
 type Loss = fn(&Tensor, &Tensor) -> Result<Tensor>;
@@ -60,7 +60,7 @@ fn scalar(x: &Tensor) -> f64 {
 /// Masks of examples with these numbers of tokens.
 fn mask(lengths: &[usize], len: usize) -> Tensor {
     let values = lengths.iter().flat_map(|&tokens| (0..len).map(move |idx| u8::from(idx < tokens)));
-    Tensor::from_vec(values.collect::<Vec<_>>(), (lengths.len(), len), &Device::Cpu).unwrap()
+    Tensor::from_vec(values.collect::<Vec<_>>(), (lengths.len(), len), device()).unwrap()
 }
 
 /// An orthogonal matrix: the reflection at the plane orthogonal to a random vector.
@@ -68,12 +68,12 @@ fn rotation(width: usize) -> Tensor {
     let v = random(77, (width, 1)).unwrap();
     let scale = 2. / scalar(&v.sqr().unwrap());
     let outer = (v.matmul(&v.t().unwrap()).unwrap() * scale).unwrap();
-    (Tensor::eye(width, DType::F64, &Device::Cpu).unwrap() - outer).unwrap()
+    (Tensor::eye(width, DType::F64, device()).unwrap() - outer).unwrap()
 }
 
 fn permuted(x: &Tensor, dim: usize) -> Tensor {
     let order: Vec<u32> = (0..x.dim(dim).unwrap() as u32).rev().collect();
-    x.index_select(&Tensor::new(order, &Device::Cpu).unwrap(), dim).unwrap()
+    x.index_select(&Tensor::new(order, device()).unwrap(), dim).unwrap()
 }
 
 /// `x` with `len` longer by two positions of `value`, in the dimensions given.
@@ -81,7 +81,7 @@ fn longer(x: &Tensor, dims: &[usize], value: f64) -> Tensor {
     dims.iter().fold(x.clone(), |x, &dim| {
         let mut shape = x.dims().to_vec();
         shape[dim] = 2;
-        let padding = (Tensor::ones(shape, DType::F64, &Device::Cpu).unwrap() * value).unwrap();
+        let padding = (Tensor::ones(shape, DType::F64, device()).unwrap() * value).unwrap();
         Tensor::cat(&[&x, &padding], dim).unwrap()
     })
 }
@@ -201,7 +201,7 @@ fn scales_that_a_loss_does_not_see() {
     }
     // Each neuron for itself, and their order.
     let (student, teacher) = (random(1, (2, 3, 4)).unwrap(), random(2, (2, 3, 5)).unwrap());
-    let scales = Tensor::new(&[1f64, 0.1, 30., 2.], &Device::Cpu).unwrap();
+    let scales = Tensor::new(&[1f64, 0.1, 30., 2.], device()).unwrap();
     for (name, loss) in &OF_SEQUENCES[3..] {
         let found = loss(&permuted(&student.broadcast_mul(&scales).unwrap(), 2), &teacher, &mask(&[3, 2], 3)).unwrap();
         assert_close(&found, &loss(&student, &teacher, &mask(&[3, 2], 3)).unwrap(), 1e-12, 1e-12)
@@ -236,8 +236,8 @@ fn a_student_that_is_its_teacher_has_no_loss() {
 
 #[test]
 fn equal_rows_and_zeros_give_numbers() {
-    let zeros = Tensor::zeros((4, 3), DType::F64, &Device::Cpu).unwrap();
-    let equal = Tensor::ones((4, 3), DType::F64, &Device::Cpu).unwrap();
+    let zeros = Tensor::zeros((4, 3), DType::F64, device()).unwrap();
+    let equal = Tensor::ones((4, 3), DType::F64, device()).unwrap();
     let half = Tensor::cat(&[&zeros, &random(1, (2, 3)).unwrap()], 0).unwrap();
     let degenerate = [zeros.clone(), equal, half.narrow(0, 2, 4).unwrap()];
     for (name, loss) in OF_ROWS.into_iter().chain(OF_BATCHES) {
@@ -262,7 +262,7 @@ fn equal_rows_and_zeros_give_numbers() {
     // A zero vector is at right angles to everything, and at distance 1 from every direction.
     let teacher = random(2, (4, 3)).unwrap();
     for (name, loss) in &OF_ROWS[1..] {
-        assert_close(&loss(&zeros, &teacher).unwrap(), &Tensor::ones(4, DType::F64, &Device::Cpu).unwrap(), 1e-15, 0.)
+        assert_close(&loss(&zeros, &teacher).unwrap(), &Tensor::ones(4, DType::F64, device()).unwrap(), 1e-15, 0.)
             .unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
@@ -270,12 +270,12 @@ fn equal_rows_and_zeros_give_numbers() {
 #[test]
 fn rows_that_coincide_have_no_distance_and_a_right_angle() {
     // The teacher's rows are the corners of a triangle of equal sides: relative distances 1, cosines 1/2.
-    let teacher = Tensor::eye(3, DType::F64, &Device::Cpu).unwrap();
-    let one_place = Tensor::ones((3, 2), DType::F64, &Device::Cpu).unwrap();
+    let teacher = Tensor::eye(3, DType::F64, device()).unwrap();
+    let one_place = Tensor::ones((3, 2), DType::F64, device()).unwrap();
     assert!((scalar(&losses::relational_distance(&one_place, &teacher).unwrap()) - 0.5).abs() < 1e-14);
     assert!((scalar(&losses::relational_angle(&one_place, &teacher).unwrap()) - 0.125).abs() < 1e-14);
     // Relative distances 0, 3/2 and 3/2. Cosines 0 at the two that coincide and 1 at the third.
-    let two_places = Tensor::new(&[[1f64, 1.], [1., 1.], [2., 1.]], &Device::Cpu).unwrap();
+    let two_places = Tensor::new(&[[1f64, 1.], [1., 1.], [2., 1.]], device()).unwrap();
     let by_hand = (0.5 + 0.125 + 0.125) / 3.;
     assert!((scalar(&losses::relational_distance(&two_places, &teacher).unwrap()) - by_hand).abs() < 1e-14);
     assert!((scalar(&losses::relational_angle(&two_places, &teacher).unwrap()) - 0.125).abs() < 1e-14);
@@ -284,7 +284,7 @@ fn rows_that_coincide_have_no_distance_and_a_right_angle() {
 #[test]
 fn sure_teachers_and_students_give_finite_divergences() {
     let mask = mask(&[2], 2);
-    let sure = Tensor::new(&[[[[1f32, 0.], [0., 1.]]]], &Device::Cpu).unwrap();
+    let sure = Tensor::new(&[[[[1f32, 0.], [0., 1.]]]], device()).unwrap();
     let (value, gradient) =
         with_gradient(&sure, |s| losses::attention_kl(s, &sure.flip(&[3])?.contiguous()?, &mask)).unwrap();
     // ln 1 - ln of the smallest normal number, 2^-126.
@@ -338,19 +338,19 @@ fn output(seed: u64, layers: usize, width: usize, mask: &Tensor) -> Output {
 }
 
 fn sequence() -> Sequence {
-    pad(&[vec![1, 2, 3], vec![4]], &Device::Cpu).unwrap()
+    pad(&[vec![1, 2, 3], vec![4]], device()).unwrap()
 }
 
 #[test]
 fn projections_learn() {
-    let variables = Variables::new(1, DType::F64, &Device::Cpu);
+    let variables = Variables::new(1, DType::F64, device());
     let projection = Projection::new(3, 5, variables.builder()).unwrap();
     let (student, teacher) = (random(1, (4, 3)).unwrap(), random(2, (4, 5)).unwrap());
     for (_, loss) in OF_ROWS {
         let loss = loss(&projection.forward(&student).unwrap(), &teacher).unwrap();
         assert_all_variables_learn(&variables, &loss).unwrap();
     }
-    let variables = Variables::new(1, DType::F64, &Device::Cpu);
+    let variables = Variables::new(1, DType::F64, device());
     let pairs = LayerMap::UniformWithEmbeddings.pairs(2, 4).unwrap();
     let matching = LayerByLayer::new(pairs, 3, 5, 1., variables.builder()).unwrap();
     let sequence = sequence();
@@ -366,7 +366,7 @@ fn only_what_is_mapped_is_compared() {
     let sequence = sequence();
     let (student, teacher) = (output(1, 2, 3, &sequence.mask), output(50, 4, 5, &sequence.mask));
     let losses = |pairs: &[(usize, usize)]| {
-        let variables = Variables::new(1, DType::F64, &Device::Cpu);
+        let variables = Variables::new(1, DType::F64, device());
         let matching = LayerByLayer::new(pairs.to_vec(), 3, 5, 1., variables.builder()).unwrap();
         (matching.losses(&student, &teacher, &sequence, &sequence.token_rows().unwrap()).unwrap(), variables)
     };
@@ -392,7 +392,7 @@ fn what_does_not_fit_is_an_error() {
     let message = |result: Result<Tensor>| result.unwrap_err().to_string();
     let masks = mask(&[2], 2);
     let floats = masks.to_dtype(DType::F32).unwrap();
-    let ids = Tensor::zeros((2, 2), DType::U32, &Device::Cpu).unwrap();
+    let ids = Tensor::zeros((2, 2), DType::U32, device()).unwrap();
     let sequence = sequence();
     let (student, teacher) = (output(1, 2, 3, &sequence.mask), output(50, 4, 5, &sequence.mask));
     for (message, expected) in [
@@ -428,7 +428,7 @@ fn what_does_not_fit_is_an_error() {
     ] {
         assert!(message.contains(expected), "{message} lacks {expected}");
     }
-    let variables = Variables::new(1, DType::F64, &Device::Cpu);
+    let variables = Variables::new(1, DType::F64, device());
     let matching = LayerByLayer::new(vec![(1, 2)], 3, 5, 1., variables.builder()).unwrap();
     let silent = Output { attention: vec![], ..student };
     let rows = sequence.token_rows().unwrap();

@@ -2,13 +2,14 @@
 
 use std::ops::ControlFlow;
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::Init;
 use kd_core::batch::{Batch, Described, Rows, Tokens, pad};
 use kd_core::model::{Mode, Output, Student};
 use kd_core::objective::Loss;
 use kd_core::optim::AdamWConfig;
 use kd_core::schedule::Schedule;
+use kd_core::testing::device;
 use kd_core::trainer::{Interval, Outcome, Report, Trainer, TrainerConfig};
 use kd_core::variables::Variables;
 
@@ -47,8 +48,7 @@ fn squared_distance(output: &Output, batch: &Batch, _: usize) -> Result<Loss> {
 }
 
 fn batch(step: usize) -> Result<Batch> {
-    let tokens =
-        Tokens { first: pad(&[vec![1 + (step % 2) as u32]], &Device::Cpu)?, second: None, rows: Rows::Examples };
+    let tokens = Tokens { first: pad(&[vec![1 + (step % 2) as u32]], device())?, second: None, rows: Rows::Examples };
     Ok(Batch { tokens, labels: None, teachers: vec![], weights: None, task: 0, examples: vec![step] })
 }
 
@@ -65,7 +65,7 @@ fn config(steps: usize) -> TrainerConfig {
 }
 
 fn variables() -> Variables {
-    Variables::new(3, DType::F32, &Device::Cpu)
+    Variables::new(3, DType::F32, device())
 }
 
 fn weight(variables: &Variables) -> u32 {

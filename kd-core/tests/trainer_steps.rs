@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::Init;
 use kd_core::batch::{Batch, Tokens};
 use kd_core::checkpoint;
 use kd_core::model::{Mode, Output, Student};
 use kd_core::objective::Loss;
 use kd_core::optim::{AdamWConfig, EmaConfig, Group, SgdConfig};
-use kd_core::testing::assert_close;
+use kd_core::testing::{assert_close, device};
 use kd_core::trainer::{Interval, Report, Trainer, TrainerConfig};
 use kd_core::variables::Variables;
 use tiny::{Tiny, batch, bits, cross_entropy, rows, variables};
@@ -72,7 +72,7 @@ impl Student for Number {
 
 #[test]
 fn the_average_is_scored_and_kept_and_training_goes_on_from_the_weights() {
-    let variables = Variables::new(3, DType::F32, &Device::Cpu);
+    let variables = Variables::new(3, DType::F32, device());
     let student = Number::new(&variables);
     let slope = |output: &Output, _: &Batch, _: usize| Ok(Loss::of(output.logits()?.sum_all()?));
     let config = TrainerConfig {
@@ -99,7 +99,7 @@ fn the_average_is_scored_and_kept_and_training_goes_on_from_the_weights() {
 
 #[test]
 fn without_evaluations_training_ends_with_the_average() {
-    let variables = Variables::new(3, DType::F32, &Device::Cpu);
+    let variables = Variables::new(3, DType::F32, device());
     let student = Number::new(&variables);
     let slope = |output: &Output, _: &Batch, _: usize| Ok(Loss::of(output.logits()?.sum_all()?));
     let optimizer = SgdConfig { weight_decay: 0.0, ..SgdConfig::with_lr(8.0) };
@@ -214,7 +214,7 @@ struct Still {
 impl Student for Still {
     fn forward(&self, tokens: &Tokens, mode: Mode) -> Result<Output> {
         // Times a tensor: Candle cuts the graph behind a multiplication by the number 0.
-        let times = |tensor: &Tensor, scale: f32| tensor.broadcast_mul(&Tensor::new(scale, &Device::Cpu)?);
+        let times = |tensor: &Tensor, scale: f32| tensor.broadcast_mul(&Tensor::new(scale, device())?);
         let logits = self.tiny.forward(tokens, mode)?.logits()?.clone();
         let logits = logits.broadcast_add(&times(&self.vector, self.vector_scale.get())?)?;
         Ok(Output::from_logits(logits.broadcast_add(&times(&self.matrix, self.matrix_scale)?)?))

@@ -130,16 +130,17 @@ impl Lookup {
         if pairs.is_empty() {
             bail!("a batch needs at least one pair, found none");
         }
-        let text = |name: &str, of_pair: fn(&(Vec<String>, Vec<String>)) -> &Vec<String>| {
-            if let Some(place) = pairs.iter().position(|pair| of_pair(pair).is_empty()) {
+        let (firsts, seconds): (Vec<&[String]>, Vec<&[String]>) =
+            pairs.iter().map(|(first, second)| (first.as_slice(), second.as_slice())).unzip();
+        let text = |name: &str, texts: &[&[String]]| {
+            if let Some(place) = texts.iter().position(|words| words.is_empty()) {
                 bail!("the {name} text of pair {place} of the batch has no words");
             }
             let ids: Vec<Vec<u32>> =
-                pairs.iter().map(|pair| of_pair(pair).iter().map(|word| self.word(word)).collect()).collect();
+                texts.iter().map(|words| words.iter().map(|word| self.word(word)).collect()).collect();
             pad(&ids, device)
         };
-        let first = text("first", |pair| &pair.0)?;
-        let second = text("second", |pair| &pair.1)?;
+        let (first, second) = (text("first", &firsts)?, text("second", &seconds)?);
         Ok(Tokens { first, second: Some(second), rows: Rows::Examples })
     }
 }

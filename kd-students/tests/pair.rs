@@ -9,8 +9,9 @@ use kd_core::batch::{Rows, Tokens, pad};
 use kd_core::model::{Mode, Represent, Student};
 use kd_core::nn::{BiLstm, HeadPerTeacher, HeadsOf};
 use kd_core::ops::packed::Precision;
-use kd_core::testing::{assert_all_variables_learn, assert_close};
+use kd_core::testing::{assert_all_variables_learn, assert_close, device};
 use kd_core::variables::Variables;
+use kd_students::bundle::{Bundle, BundleOptions, PairBundle, PairDescription, save_pairs};
 use kd_students::pair::{Combination, PairEncoder, PairEncoderConfig, PairPooling};
 
 const POOLINGS: [PairPooling; 2] = [PairPooling::Max, PairPooling::LastStates];
@@ -29,12 +30,12 @@ fn small(pooling: PairPooling, combination: Combination, shared: bool) -> PairEn
 }
 
 fn encoder(config: &PairEncoderConfig) -> (PairEncoder, Variables) {
-    let variables = Variables::new(3, DType::F32, &Device::Cpu);
+    let variables = Variables::new(3, DType::F32, device());
     (PairEncoder::new(config, variables.builder()).unwrap(), variables)
 }
 
 fn tokens(pairs: &[(&[u32], &[u32])]) -> Tokens {
-    let text = |ids: Vec<Vec<u32>>| pad(&ids, &Device::Cpu).unwrap();
+    let text = |ids: Vec<Vec<u32>>| pad(&ids, device()).unwrap();
     let first = text(pairs.iter().map(|pair| pair.0.to_vec()).collect());
     let second = text(pairs.iter().map(|pair| pair.1.to_vec()).collect());
     Tokens { first, second: Some(second), rows: Rows::Examples }
@@ -96,7 +97,7 @@ fn a_pair_is_pooled_and_combined_by_hand() {
             let name = if config.shared { "both" } else { name };
             let lstm = BiLstm::new(5, 3, 2, variables.builder().pp(name)).unwrap();
             let rows: Vec<Vec<f32>> = ids.iter().map(|&id| table[id as usize].clone()).collect();
-            let xs = Tensor::new(vec![rows], &Device::Cpu).unwrap();
+            let xs = Tensor::new(vec![rows], device()).unwrap();
             let states = lstm.forward(&xs, &[ids.len()]).unwrap().to_vec3::<f32>().unwrap().remove(0);
             match config.pooling {
                 PairPooling::Max => {
@@ -113,7 +114,7 @@ fn a_pair_is_pooled_and_combined_by_hand() {
                 expected.extend(u.iter().zip(&v).map(|(u, v)| (u - v).abs()));
                 expected.extend(u.iter().zip(&v).map(|(u, v)| u * v));
             }
-            let tensor = |values: Vec<f32>| Tensor::new(values, &Device::Cpu).unwrap();
+            let tensor = |values: Vec<f32>| Tensor::new(values, device()).unwrap();
             assert_close(&tensor(found.clone()), &tensor(expected), 1e-6, 1e-5)
                 .unwrap_or_else(|error| panic!("{config:?}: {error}"));
         }
@@ -134,7 +135,7 @@ fn padding_and_the_rest_of_the_batch_change_nothing() {
         assert_close(&padded, &together, 1e-6, 1e-5).unwrap();
         // What stands on padding is not read.
         let mut other = tokens(&texts);
-        let ids = Tensor::new(&[[4u32, 5, 6], [8, 3, 11]], &Device::Cpu).unwrap();
+        let ids = Tensor::new(&[[4u32, 5, 6], [8, 3, 11]], device()).unwrap();
         other.first.ids = ids;
         assert_close(&encoder.represent(&other, Mode::Eval).unwrap(), &together, 0.0, 0.0).unwrap();
     }
@@ -181,6 +182,76 @@ fn a_packed_copy_says_the_same_and_stays_as_it_is() {
     }
 }
 
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').map(String::from).collect()
+}
+
+#[test]
+fn a_saved_student_of_pairs_answers_as_before() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("student");
+    let list = words("who wrote it ada the engine is red blue");
+    let sets = vec![
+        HeadsOf { name: "qa".into(), classes: 2, teachers: 2, gold: true },
+        HeadsOf { name: "nli".into(), classes: 3, teachers: 1, gold: false },
+    ];
+    let pair = |(first, second): (&str, &str)| (words(first), words(second));
+    let pairs = [("who wrote it", "Ada wrote it"), ("is it red", "the engine is blue or red")].map(pair);
+    for config in every_config() {
+        let encoder = PairEncoderConfig { words: list.len() + 2, ..config };
+        let classes = vec![words("no yes"), words("a b c")];
+        let (sets, words, lower_case) = (sets.clone(), list.clone(), true);
+        let description = PairDescription { encoder, sets, bias: true, dropout: 0.3, classes, words, lower_case };
+        let variables = Variables::new(8, DType::F32, device());
+        let body = PairEncoder::new(&description.encoder, variables.builder()).unwrap();
+        let student = HeadPerTeacher::new(body, description.sets.clone(), true, 0.3, variables.builder()).unwrap();
+        // The second save replaces the first.
+        for options in [BundleOptions { half_precision: true }, BundleOptions::default()] {
+            assert!(save_pairs(&dir, &description, &variables, options).unwrap() > 1000);
+        }
+        let bundle = PairBundle::load(&dir, device(), Precision::F32).unwrap();
+        assert_eq!(bundle.description(), &description);
+        for (set, classes) in [(0, 2), (1, 3)] {
+            let found = bundle.probabilities(set, &pairs).unwrap();
+            assert_eq!((found.len(), found[0].len()), (2, classes));
+            let tokens = bundle.lookup().pairs(&pairs, device()).unwrap();
+            let expected = student.for_set(set).forward(&tokens, Mode::Eval).unwrap();
+            let expected = student.probabilities(&expected).unwrap();
+            assert_close(&Tensor::new(found, device()).unwrap(), &expected, 1e-6, 1e-5).unwrap();
+        }
+        assert!(bundle.probabilities(2, &pairs).unwrap_err().to_string().contains("0 (qa), 1 (nli), found task 2"));
+    }
+    let other = Bundle::load(&dir, device()).unwrap_err().to_string();
+    assert!(other.contains("config.json: unknown variant `pair`"), "{other}");
+}
+
+#[test]
+fn a_student_of_pairs_that_does_not_fit_is_not_saved() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("student");
+    let encoder = small(PairPooling::Max, Combination::Concat, false);
+    let list: Vec<String> = (0..10).map(|idx| format!("word{idx}")).collect();
+    let sets = vec![HeadsOf { name: "qa".into(), classes: 2, teachers: 1, gold: true }];
+    let classes = vec![words("no yes")];
+    let fitting = PairDescription { encoder, sets, bias: true, dropout: 0.0, classes, words: list, lower_case: false };
+    let variables = Variables::new(8, DType::F32, device());
+    let body = PairEncoder::new(&fitting.encoder, variables.builder()).unwrap();
+    HeadPerTeacher::new(body, fitting.sets.clone(), true, 0.0, variables.builder()).unwrap();
+    let check = |break_it: fn(&mut PairDescription), expected: &str| {
+        let mut description = fitting.clone();
+        break_it(&mut description);
+        let error = save_pairs(&dir, &description, &variables, BundleOptions::default()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        assert!(!dir.exists());
+    };
+    check(|d| d.classes.clear(), "classes: expected those of 1 data sets, found 0");
+    check(|d| d.classes[0].truncate(1), "classes: expected 2 names for data set `qa`, found [\"no\"]");
+    check(|d| d.words.truncate(9), "words: expected 10 entries for 12 rows with padding and unknown, found 9");
+    check(|d| d.sets[0].teachers = 2, "`heads.qa.teacher.1.weight` is missing, expected shape [2, 12]");
+    check(|d| d.bias = false, "`heads.qa.gold.bias` belongs to no variable");
+    save_pairs(&dir, &fitting, &variables, BundleOptions::default()).unwrap();
+}
+
 #[test]
 fn words_start_normal_and_take_pretrained_vectors() {
     let config = PairEncoderConfig { word_width: 100, hidden: 1, ..PairEncoderConfig::new(402) };
@@ -207,7 +278,7 @@ fn what_cannot_be_read_is_named() {
     assert!(message(&single).contains("reads two texts apart, the tokens have no second one"));
     let empty = tokens(&[(&[4], &[7]), (&[5], &[])]);
     assert!(message(&empty).contains("the second text of example 1 of the batch has no words"));
-    let index = Tensor::new(&[0u32], &Device::Cpu).unwrap();
+    let index = Tensor::new(&[0u32], device()).unwrap();
     let words = Tokens { rows: Rows::Words { index, per_example: vec![1] }, ..pair };
     assert!(message(&words).contains("represents examples"));
 }
@@ -230,7 +301,7 @@ fn a_config_has_the_documented_json_and_ranges() {
     for (expected, break_it) in fields {
         let mut config = config.clone();
         break_it(&mut config);
-        let variables = Variables::new(0, DType::F32, &Device::Cpu);
+        let variables = Variables::new(0, DType::F32, device());
         assert_eq!(PairEncoder::new(&config, variables.builder()).unwrap_err().to_string(), expected);
     }
 }

@@ -15,7 +15,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use examples::device::DeviceChoice;
 use examples::fine_tune::{self, Data, Encoded, Freeze, Keep, Model, Run, Settings};
@@ -95,6 +95,9 @@ struct Args {
     /// Layers compute in bf16; weights and their updates stay in f32
     #[arg(long)]
     bf16: bool,
+    /// On a GPU, products of f32 are made in TF32, with 10 bits of mantissa
+    #[arg(long)]
+    tf32: bool,
     /// Which epoch's weights are kept: the best on dev by the task's first metric, or the last
     #[arg(long, value_enum, default_value_t = Keep::Best)]
     keep: Keep,
@@ -150,6 +153,7 @@ impl Args {
             layers: self.layers,
             freeze: self.freeze,
             bf16: self.bf16,
+            tf32: self.tf32,
             keep: self.keep,
         }
     }
@@ -177,6 +181,10 @@ fn main() -> Result<()> {
     folder.claim(&described)?;
 
     let device = args.device.open()?;
+    if args.tf32 && !device.is_cuda() {
+        bail!("--tf32: expected a CUDA device, found the CPU");
+    }
+    candle_core::cuda::set_gemm_reduced_precision_f32(args.tf32);
     let encoded = Encoded::new(&data, &pieces, args.max_len, &device)?;
     let mut runs: Vec<Run> = Vec::new();
     for &lr in &args.lr {

@@ -54,6 +54,9 @@ pub struct Settings {
     pub freeze: Option<Freeze>,
     /// Whether layers compute in bf16.
     pub bf16: bool,
+    /// Whether products of f32 are made in TF32.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tf32: bool,
     /// Which epoch's weights are kept.
     pub keep: Keep,
 }

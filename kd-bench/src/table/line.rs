@@ -31,6 +31,8 @@ pub(super) struct Line {
     pub(super) target: Option<f64>,
     /// Of the rows that ONNX Runtime is measured in too.
     pub(super) onnxruntime: Option<Other>,
+    /// The median of the same without this workspace's kernels, where that was measured.
+    pub(super) composed: Option<f64>,
     /// Operations of the row's products, where these are most of it.
     pub(super) flop: Option<f64>,
 }
@@ -57,6 +59,9 @@ impl Line {
             object["onnxruntime_ratio"] = json!(self.ours / other.value);
             object["onnxruntime_target"] = json!(other.target);
         }
+        if let Some(composed) = self.composed {
+            object[format!("composed_{unit}")] = json!(composed);
+        }
         object
     }
 
@@ -78,6 +83,13 @@ impl Line {
         let theirs = format!("{} {}", short(other.value), self.unit.symbol());
         let target = other.target.map_or(String::new(), ratio_target);
         Some(["  against ONNX Runtime".into(), String::new(), theirs, ratio(self.ours / other.value), target])
+    }
+
+    fn composed_cells(&self) -> Option<[String; 5]> {
+        let composed = self.composed?;
+        let ours = format!("{} {}", short(composed), self.unit.symbol());
+        let ratio = self.pytorch.map_or("-".into(), |value| ratio(composed / value));
+        Some(["  composed of Candle's operations".into(), ours, String::new(), ratio, String::new()])
     }
 }
 
@@ -102,6 +114,7 @@ pub(super) fn print(lines: &[Line], out: &mut impl Write) -> std::io::Result<()>
     let mut table = vec![head];
     for line in lines {
         table.push(line.cells());
+        table.extend(line.composed_cells());
         table.extend(line.onnxruntime_cells());
     }
     let width = |column: usize| table.iter().map(|cells| cells[column].chars().count()).max().unwrap_or(0);
@@ -131,6 +144,7 @@ mod tests {
             waiting: Some(Waiting::Sleeping),
             target: Some(0.8),
             onnxruntime: None,
+            composed: None,
             flop: None,
         }
     }
@@ -147,6 +161,7 @@ mod tests {
             (&json["ours_mib"], &json["pytorch_mib"], &json["ratio"]),
             (&json!(1.5), &Value::Null, &Value::Null)
         );
+        assert_eq!(Line { composed: Some(4.5), ..line() }.to_json()["composed_ms"], json!(4.5));
         let other = Other { value: 3.0, target: None };
         let json = Line { onnxruntime: Some(other), ..line() }.to_json();
         assert_eq!((&json["onnxruntime_ms"], &json["onnxruntime_ratio"]), (&json!(3.0), &json!(0.5)));

@@ -12,7 +12,7 @@ use super::line::{Line, Other};
 use super::place::{Arithmetic, Kind, Place};
 use super::row::{Row, Tensors, Unit, Work};
 use super::worker::{Waiting, Worker};
-use super::{MeasureArgs, Message, rows};
+use super::{Choice, MeasureArgs, Message, rows};
 
 /// A round of a side repeats short calls until they last about this long.
 const ROUND_MS: f64 = 20.0;
@@ -64,7 +64,7 @@ pub(crate) fn measure(args: &MeasureArgs) -> Result<()> {
             continue;
         }
         let line = match row.unit {
-            Unit::Milliseconds => time(row, &place, &mut workers, choice.runs.into(), args.at),
+            Unit::Milliseconds => time(row, &place, &mut workers, choice, args.at),
             Unit::Mebibytes => weigh(row, args, !workers.is_empty()),
         };
         write(&Message::Line(line.with_context(|| format!("row `{}`", row.name))?))?;
@@ -101,7 +101,25 @@ impl Side {
     }
 }
 
-fn time(row: &Row, place: &Place, workers: &mut [Worker], runs: usize, threads: u16) -> Result<Line> {
+/// What our side is made of on a GPU.
+#[derive(Debug, Clone, Copy)]
+enum Ours {
+    Kernels,
+    Composed,
+}
+
+impl Ours {
+    #[cfg(feature = "cuda")]
+    fn choose(self) {
+        kd_core::ops::cuda::set_kernels(matches!(self, Ours::Kernels));
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn choose(self) {}
+}
+
+fn time(row: &Row, place: &Place, workers: &mut [Worker], choice: &Choice, threads: u16) -> Result<Line> {
+    let (runs, with_composed) = (usize::from(choice.runs), choice.composed);
     let Work { inputs, check, mut call } = (row.work)(place)?;
     let found = check()?;
     for worker in workers.iter_mut() {
@@ -116,7 +134,8 @@ fn time(row: &Row, place: &Place, workers: &mut [Worker], runs: usize, threads: 
         }
     }
 
-    let mut run_ours = |calls: usize| -> Result<f64> {
+    let mut run_ours = |calls: usize, how: Ours| -> Result<f64> {
+        how.choose();
         if calls > 1 {
             call()?; // The first call after a pause wakes threads and caches.
         }
@@ -128,7 +147,14 @@ fn time(row: &Row, place: &Place, workers: &mut [Worker], runs: usize, threads: 
         place.device.synchronize()?;
         Ok(start.elapsed().as_secs_f64() * 1e3 / calls as f64)
     };
-    let mut ours = Side::try_out(|| run_ours(1))?;
+    let mut ours = Side::try_out(|| run_ours(1, Ours::Kernels))?;
+    let mut composed = None;
+    if with_composed {
+        match Side::try_out(|| run_ours(1, Ours::Composed)) {
+            Ok(side) => composed = Some(side),
+            Err(reason) => eprintln!("{}: not measured without kernels: {reason:#}", row.name),
+        }
+    }
     let mut worker = fastest(workers)?;
     let mut run_other = |side: &str, calls: usize| match &mut worker {
         Some(worker) => worker.run(side, calls),
@@ -144,14 +170,19 @@ fn time(row: &Row, place: &Place, workers: &mut [Worker], runs: usize, threads: 
     while rounds <= wanted {
         let start = Instant::now();
         sleep(PAUSE);
-        let ms = run_ours(ours.calls)?;
+        let ms = run_ours(ours.calls, Ours::Kernels)?;
         ours.rounds.push(ms);
+        if let Some(side) = &mut composed {
+            sleep(PAUSE);
+            side.rounds.push(run_ours(side.calls, Ours::Composed)?);
+        }
         for (side, other) in sides.iter_mut().zip(&others) {
             sleep(PAUSE);
             side.rounds.push(run_other(other, side.calls)?);
         }
         if rounds == 0 {
             ours.rounds.clear();
+            composed.iter_mut().for_each(|side| side.rounds.clear());
             sides.iter_mut().for_each(|side| side.rounds.clear());
             if start.elapsed().as_secs_f64() * 1e3 > LONG_MS {
                 wanted = FEWEST_ROUNDS;
@@ -171,6 +202,7 @@ fn time(row: &Row, place: &Place, workers: &mut [Worker], runs: usize, threads: 
         waiting,
         target: row.target,
         onnxruntime: medians.next().map(|value| Other { value, target: row.onnx_target }),
+        composed: composed.map(Side::median),
         flop: row.flop,
     })
 }
@@ -254,6 +286,7 @@ fn weigh(row: &Row, args: &MeasureArgs, with_python: bool) -> Result<Line> {
         waiting: None,
         target: row.target,
         onnxruntime: None,
+        composed: None,
         flop: None,
     })
 }

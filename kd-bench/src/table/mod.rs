@@ -44,6 +44,9 @@ pub(crate) struct Choice {
     /// What products are computed in on a GPU
     #[arg(long, value_enum, default_value = "f32")]
     arithmetic: Arithmetic,
+    /// On a GPU, time every row also composed of Candle's operations, without this workspace's kernels
+    #[arg(long)]
+    composed: bool,
     /// Python with the packages of kd-bench/pytorch/requirements.txt
     #[arg(long, env = "KD_PYTHON", default_value = "python3")]
     python: PathBuf,
@@ -104,6 +107,9 @@ enum Message {
 /// Measures, prints and keeps the table.
 pub(crate) fn run(args: &TableArgs) -> Result<()> {
     let rows = args.choice.rows();
+    if args.choice.composed && args.choice.device == Kind::Cpu {
+        bail!("`--composed` is for `--device cuda`; the CPU has no such choice");
+    }
     if rows.is_empty() {
         bail!("no row's name contains `{}`; `table --list` names them all", args.choice.filter);
     }
@@ -156,6 +162,7 @@ fn run_child(choice: &Choice, at: u16, mut take: impl FnMut(Message)) -> Result<
         .args(["--filter", &choice.filter, "--python"])
         .arg(&choice.python)
         .args(choice.check.then_some("--check"))
+        .args(choice.composed.then_some("--composed"))
         .envs([("RAYON_NUM_THREADS", number(at)), ("CANDLE_NUM_THREADS", number(at))])
         .stdout(Stdio::piped())
         .spawn()

@@ -8,8 +8,8 @@ mod sequences;
 
 use std::collections::BTreeSet;
 
-use candle_core::{DType, Device, Result, Tensor, Var, bail};
-use kd_core::testing::{assert_close, check_gradients};
+use candle_core::{DType, Result, Tensor, Var, bail};
+use kd_core::testing::{assert_close, check_gradients, device};
 
 use self::reader::{Case, File, Given, Loss, files};
 
@@ -75,7 +75,7 @@ fn values_and_gradients_are_those_of_the_files() {
             _ => bail!("either the loss has rows or the case"),
         }
         let mean = (loss.mean)(&given)?;
-        close(&mean, &Tensor::new(case.expected.mean, &Device::Cpu)?)?;
+        close(&mean, &Tensor::new(case.expected.mean, device())?)?;
         let gradients = mean.backward()?;
         if let Some(name) = case.expected.gradients.keys().find(|name| !case.inputs.contains_key(*name)) {
             bail!("a gradient of `{name}`, which is no input");

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{Device, Error, Result, Tensor, bail};
+use candle_core::{Error, Result, Tensor, bail};
+use kd_core::testing::device;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -56,9 +57,9 @@ pub(crate) enum Array {
 impl Array {
     pub(crate) fn tensor(&self) -> Result<Tensor> {
         match self {
-            Self::F64 { shape, data } => Tensor::from_slice(data, shape.as_slice(), &Device::Cpu),
-            Self::U32 { shape, data } => Tensor::from_slice(data, shape.as_slice(), &Device::Cpu),
-            Self::U8 { shape, data } => Tensor::from_slice(data, shape.as_slice(), &Device::Cpu),
+            Self::F64 { shape, data } => Tensor::from_slice(data, shape.as_slice(), device()),
+            Self::U32 { shape, data } => Tensor::from_slice(data, shape.as_slice(), device()),
+            Self::U8 { shape, data } => Tensor::from_slice(data, shape.as_slice(), device()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A student of a table and a layer, and batches of three rows for it.
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part of this")]
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::Init;
 use kd_core::batch::{Batch, Rows, Tokens, pad};
 use kd_core::losses;
@@ -9,6 +9,7 @@ use kd_core::model::{Mode, Output, Student};
 use kd_core::nn::{Embedding, Linear};
 use kd_core::objective::Loss;
 use kd_core::ops;
+use kd_core::testing::device;
 use kd_core::variables::Variables;
 
 pub struct Tiny {
@@ -34,7 +35,7 @@ impl Student for Tiny {
 }
 
 pub fn variables() -> Variables {
-    Variables::new(3, DType::F32, &Device::Cpu)
+    Variables::new(3, DType::F32, device())
 }
 
 /// Rows of two tokens and a label each, of these numbers.
@@ -42,8 +43,8 @@ pub fn rows(numbers: &[usize]) -> Batch {
     let ids: Vec<Vec<u32>> = numbers.iter().map(|n| vec![(n % 7) as u32, (n * 3 % 7) as u32]).collect();
     let labels: Vec<u32> = numbers.iter().map(|n| (n * n % 3) as u32).collect();
     Batch {
-        tokens: Tokens { first: pad(&ids, &Device::Cpu).unwrap(), second: None, rows: Rows::Examples },
-        labels: Some(Tensor::new(labels, &Device::Cpu).unwrap()),
+        tokens: Tokens { first: pad(&ids, device()).unwrap(), second: None, rows: Rows::Examples },
+        labels: Some(Tensor::new(labels, device()).unwrap()),
         teachers: vec![],
         weights: None,
         task: 0,

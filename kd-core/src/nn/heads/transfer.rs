@@ -58,7 +58,7 @@ impl<B> HeadPerTeacher<B> {
     ///
     /// # Errors
     /// If a variable of the body has no tensor or one of another shape, a tensor that is no head's belongs to no variable, or
-    /// `keep` names a set that is not there; the message names all of them. Nothing is changed then.
+    /// `keep` names a set that is not there, or a set of this student twice; the message names all of them. Nothing is changed then.
     pub fn start_from(
         &self,
         variables: &Variables,
@@ -87,7 +87,10 @@ impl<B> HeadPerTeacher<B> {
         }
         let unknown = tensors.keys().filter(|name| !is_head(name) && !named.contains_key(*name));
         wrong.extend(unknown.map(|name| format!("`{name}` belongs to no variable")));
-        for (from, to) in keep {
+        for (idx, (from, to)) in keep.iter().enumerate() {
+            if let Some((other, _)) = keep[..idx].iter().find(|(_, other)| other == to) {
+                wrong.push(format!("heads are to be kept for `{to}` from `{from}` and from `{other}`"));
+            }
             let start = format!("{PREFIX}.{from}.");
             if !there.iter().any(|head| head.starts_with(&start)) {
                 wrong.push(format!("heads of `{from}` are to be kept, and there are none"));

@@ -12,7 +12,8 @@
 //! An embedding followed by a convolution is linear in the embedding, so on the CPU in f32 and f64 the fused op
 //! multiplies each *distinct* character of the batch with the filters once and adds up rows of that table: no
 //! window is ever unfolded. It keeps, for the backward pass, where each maximum was; of equal values the
-//! first gets the gradient. On other devices the same is composed of Candle's ops, which is slower.
+//! first gets the gradient. On a CUDA device the table is a product and the rest a kernel; elsewhere the same is composed of
+//! Candle's ops, which is slower.
 //! When the weights no longer change, [`CharTable`] keeps that table for all characters, and no product is left.
 
 mod composed;
@@ -43,11 +44,20 @@ use super::cpu::{Float, for_float, has_kernel, slice, tensor, values};
 /// - differentiable in `table`, `weight` and `bias`
 ///
 /// # Errors
-/// If shapes do not fit, `kernel` is even, a character is no symbol, or stands behind padding.
+/// If shapes do not fit, `kernel` is even, a character is no symbol, or stands behind padding. A CUDA device is not read back:
+/// there a word with a character that is no symbol is NaN, and what stands behind padding is padding.
 pub fn char_cnn(chars: &Tensor, table: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (batch, len, _) = chars.dims3()?;
     let (symbols, _) = table.dims2()?;
     let (filters, width, kernel) = check(table, weight, bias)?;
+    #[cfg(feature = "cuda")]
+    if super::cuda::has_linear(table, weight, Some(bias)) && chars.elem_count() > 0 {
+        if chars.dtype() != DType::U32 {
+            bail!("expected characters in u32, found {:?}", chars.dtype());
+        }
+        let words = chars.to_device(table.device())?.flatten(0, 1)?;
+        return super::cuda::char_cnn(&words, table, weight, bias)?.reshape((batch, len, filters));
+    }
     let mut words = read(chars, symbols)?;
     let out = if has_kernel(table) {
         let op = CharCnn { symbols: words.rename(symbols), words, kernel, width, filters, peaks: Mutex::default() };

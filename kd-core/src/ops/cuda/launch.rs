@@ -21,6 +21,7 @@ const SOURCE: &str = concat!(
     include_str!("kernels/embedding.cu"),
     include_str!("kernels/lstm.cu"),
     include_str!("kernels/crf.cu"),
+    include_str!("kernels/char_cnn.cu"),
     include_str!("kernels/optim.cu"),
 );
 const MODULE: &str = "kd-core";

@@ -5,14 +5,15 @@
 //! same bytes in every run: no sum depends on the order of blocks. In `bf16` sums, biases and the weights of norms are
 //! `f32`. These kernels wait for nothing and copy nothing from the device.
 //!
-//! The char-CNN has none and is composed of Candle's operations; a CRF's marginals and best paths are computed on the host; `RESULTS.md` in the repository has
-//! all of them against PyTorch. Products follow [`candle_core::cuda_backend::gemm_reduced_precision_f32`]: with it on, `f32` is multiplied in
+//! A CRF's marginals and best paths are computed on the host; `RESULTS.md` in the repository has all kernels against PyTorch
+//! and against what they replace ([`set_kernels`]). Products follow [`candle_core::cuda_backend::gemm_reduced_precision_f32`]: with it on, `f32` is multiplied in
 //! TF32.
 //!
 //! Freed memory goes back to the driver at every synchronisation, unless it is told to keep it: [`keep_freed_memory`].
 
 mod attach;
 mod attention;
+mod char_cnn;
 mod columns;
 mod crf;
 mod distillation;
@@ -27,9 +28,12 @@ mod output;
 mod product;
 mod softmax;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use candle_core::{DType, Tensor};
 
 pub(crate) use attention::attention;
+pub(crate) use char_cnn::char_cnn;
 pub(crate) use columns::{dropout, gelu, linear};
 pub(crate) use crf::{has_crf, scores as crf_scores};
 pub(crate) use distillation::distillation;
@@ -41,9 +45,18 @@ pub(crate) use norm::norm;
 pub(crate) use optim::{AdamWStep, adamw, sum_of_squares};
 pub(crate) use softmax::{masked_softmax, softmax};
 
+static KERNELS: AtomicBool = AtomicBool::new(true);
+
+/// Whether ops on CUDA devices use this crate's kernels, as they do from the start, or are composed of Candle's operations:
+/// to measure what a kernel brings. It holds for the whole process, and a backward pass goes on as its forward pass was.
+pub fn set_kernels(used: bool) {
+    KERNELS.store(used, Ordering::Relaxed);
+}
+
 /// Whether the kernels run on `tensor`: on a CUDA device, in a dtype they know, and with values in it.
 pub(crate) fn has_kernel(tensor: &Tensor) -> bool {
     tensor.device().is_cuda()
+        && KERNELS.load(Ordering::Relaxed)
         && matches!(tensor.dtype(), DType::F32 | DType::F64 | DType::BF16)
         && tensor.elem_count() > 0
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use kd_core::batch::Tokens;
 use kd_core::model::{Mode, Represent};
 use kd_core::nn::{HeadPerTeacher, HeadsOf, Linear};
-use kd_core::testing::assert_close;
+use kd_core::testing::{assert_close, device};
 use kd_core::variables::Variables;
 
-const CPU: &Device = &Device::Cpu;
+use crate::set;
 
 struct Body(Linear);
 
@@ -23,12 +23,8 @@ impl Represent for Body {
     }
 }
 
-fn set(name: &str, classes: usize, teachers: usize, gold: bool) -> HeadsOf {
-    HeadsOf { name: name.to_string(), classes, teachers, gold }
-}
-
 fn student(seed: u64, bias: bool, sets: Vec<HeadsOf>) -> (HeadPerTeacher<Body>, Variables) {
-    let variables = Variables::new(seed, DType::F32, CPU);
+    let variables = Variables::new(seed, DType::F32, device());
     let body = Body(Linear::new(2, 4, variables.builder().pp("body")).unwrap());
     (HeadPerTeacher::new(body, sets, bias, 0.1, variables.builder()).unwrap(), variables)
 }
@@ -128,7 +124,7 @@ fn what_does_not_fit_is_named_and_changes_nothing() {
     first.insert("pooler.bias".into(), weight);
     let (student, variables) = student(2, true, vec![set("qa", 2, 1, true)]);
     let start = copies(&variables);
-    let keep = [("pretraining", "rte"), ("mnli", "qa")];
+    let keep = [("pretraining", "rte"), ("mnli", "qa"), ("pretraining", "qa")];
     let message = student.start_from(&variables, &first, &keep).unwrap_err().to_string();
     for part in [
         "`body.bias` is missing, expected shape [4]",
@@ -136,6 +132,7 @@ fn what_does_not_fit_is_named_and_changes_nothing() {
         "`pooler.bias` belongs to no variable",
         "heads are to be kept for `rte`, and the student has none of that name",
         "heads of `mnli` are to be kept, and there are none",
+        "heads are to be kept for `qa` from `pretraining` and from `mnli`",
     ] {
         assert!(message.contains(part), "{message}");
     }
