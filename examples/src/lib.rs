@@ -8,6 +8,7 @@ pub mod folder;
 pub mod intents;
 pub mod interrupt;
 pub mod labelling;
+pub mod multi_teacher;
 pub mod plot;
 pub mod predict;
 pub mod progress;

@@ -67,6 +67,15 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
+/// The table in Markdown, under its title.
+pub fn markdown(title: &str, header: &[String], rows: &[Vec<String>]) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let rule: Vec<String> =
+        header.iter().enumerate().map(|(idx, _)| if idx == 0 { "---" } else { "---:" }.into()).collect();
+    let body: String = rows.iter().map(|row| line(row)).collect();
+    format!("{title}\n\n{}{}{body}", line(header), line(&rule))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,5 +94,12 @@ mod tests {
             table(&["student", "F1"], &rows),
             "student          F1\n-------------------\ngold     60.8 ± 1.2\nboth              7"
         );
+    }
+
+    #[test]
+    fn a_markdown_table_has_a_rule() {
+        let text = |cells: &[&str]| cells.iter().map(|cell| cell.to_string()).collect::<Vec<_>>();
+        let table = markdown("MRPC", &text(&["method", "dev"]), &[text(&["gold", "80.1 ± 0.2"])]);
+        assert_eq!(table, "MRPC\n\n| method | dev |\n| --- | ---: |\n| gold | 80.1 ± 0.2 |\n");
     }
 }

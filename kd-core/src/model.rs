@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use candle_core::{Result, Tensor, bail};
 
-use crate::batch::Tokens;
+use crate::batch::{Batch, Tokens};
+use crate::ops;
 
 /// What a model says of a batch.
 #[derive(Debug, Clone, Default)]
@@ -77,6 +78,95 @@ impl Mode {
 pub trait Student {
     /// Logits of every row, with a graph behind them when the variables are trained.
     fn forward(&self, tokens: &Tokens, mode: Mode) -> Result<Output>;
+
+    /// What a trainer asks for: [`forward`](Self::forward) of the batch's tokens.
+    ///
+    /// A student of several tasks overrides it and answers as that of [`Batch::task`]; it looks at nothing else but the
+    /// tokens, labels and teachers least of all.
+    fn forward_batch(&self, batch: &Batch, mode: Mode) -> Result<Output> {
+        self.forward(&batch.tokens, mode)
+    }
+}
+
+/// What makes one vector of every row: a student without its heads ([`crate::nn::HeadPerTeacher`]).
+///
+/// As a [`Student`]'s, its forward pass is a pure function of weights, tokens and mode.
+pub trait Represent {
+    /// Width of the vectors.
+    fn width(&self) -> usize;
+
+    /// `(rows, width)`, with a graph behind it when the variables are trained.
+    ///
+    /// # Errors
+    /// If it cannot read the tokens.
+    fn represent(&self, tokens: &Tokens, mode: Mode) -> Result<Tensor>;
+}
+
+impl<T: Represent + ?Sized> Represent for &T {
+    fn width(&self) -> usize {
+        (**self).width()
+    }
+
+    fn represent(&self, tokens: &Tokens, mode: Mode) -> Result<Tensor> {
+        (**self).represent(tokens, mode)
+    }
+}
+
+impl<T: Represent + ?Sized> Represent for Box<T> {
+    fn width(&self) -> usize {
+        (**self).width()
+    }
+
+    fn represent(&self, tokens: &Tokens, mode: Mode) -> Result<Tensor> {
+        (**self).represent(tokens, mode)
+    }
+}
+
+/// The mean of several models' probabilities, `(rows, classes)`: of the heads of one student (Yang et al. 2020, Eq. 6) or
+/// of an ensemble's teachers. Rows sum to 1.
+///
+/// # Errors
+/// If there are no logits, or their shapes `(rows, classes)` differ.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let logits = [[0f64, 0.], [0., 3f64.ln()]].map(|row| Tensor::new(&[row], &Device::Cpu).unwrap());
+/// let probs = kd_core::model::mean_probabilities(&logits)?.to_vec2::<f64>()?; // (1/2, 1/2) and (1/4, 3/4)
+/// assert!((probs[0][0] - 0.375).abs() < 1e-12 && (probs[0][1] - 0.625).abs() < 1e-12);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn mean_probabilities(logits: &[Tensor]) -> Result<Tensor> {
+    ops::softmax(&stack(logits)?)?.mean(0)
+}
+
+/// The mean of several models' logits, `(rows, classes)`: one teacher in the place of many (1_avg-o-1 of Yang et al. 2020,
+/// §4.3).
+///
+/// # Errors
+/// If there are no logits, or their shapes `(rows, classes)` differ.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let logits = [[0f64, 4.], [2., 0.]].map(|row| Tensor::new(&[row], &Device::Cpu).unwrap());
+/// assert_eq!(kd_core::model::mean_logits(&logits)?.to_vec2::<f64>()?, [[1., 2.]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn mean_logits(logits: &[Tensor]) -> Result<Tensor> {
+    stack(logits)?.mean(0)
+}
+
+/// `(models, rows, classes)`.
+fn stack(logits: &[Tensor]) -> Result<Tensor> {
+    let Some(first) = logits.first() else { bail!("a mean over the logits of no model") };
+    first.dims2()?;
+    if let Some((idx, other)) = logits.iter().enumerate().find(|(_, other)| other.dims() != first.dims()) {
+        bail!(
+            "the logits of model 0 are {:?}, those of model {idx} {:?}, expected one shape",
+            first.dims(),
+            other.dims()
+        );
+    }
+    Tensor::stack(logits, 0)
 }
 
 /// A model that is asked and never trained.

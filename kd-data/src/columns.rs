@@ -10,7 +10,8 @@
 //! [`Columns`] says which columns hold the texts, the label and the group, and what kind of label it is. In JSON and
 //! Parquet a class may be a whole number or a boolean, which becomes its digits or `true` and `false`, and several
 //! classes are a list of texts; elsewhere they stand in one value, parted by a character. A missing value (JSON's
-//! `null`, Parquet's null) is an error.
+//! `null`, Parquet's null) is an error. A table without labels is read by a [`Columns`] without a label, and so is one whose
+//! labels shall not be seen; other columns than those named may be there.
 
 mod csv;
 mod jsonl;

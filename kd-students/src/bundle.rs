@@ -17,6 +17,8 @@
 //! }
 //! ```
 //!
+//! [`save_pairs`] writes a student of pairs of texts, with its heads, in the same way, and [`PairBundle`] reads it.
+//!
 //! # Writing
 //!
 //! [`save`] writes the folder `.NAME.new` beside `NAME`, has the system write it to disk, moves a folder that stands at
@@ -25,7 +27,10 @@
 //! A folder that holds anything but a saved student is never replaced. Two processes must not save to one place at once.
 
 mod folder;
+mod pairs;
 mod weights;
+
+pub use self::pairs::{PairBundle, PairDescription, save_pairs};
 
 use std::path::Path;
 
@@ -171,7 +176,7 @@ pub fn save(dir: &Path, description: &Description, variables: &Variables, option
     let tensors = variables.tensors();
     // A student that could not be loaded is not written.
     let own = tensors.clone().into_iter().collect();
-    weights::build(description, own, &Device::Cpu, Precision::F32, &dir.join(WEIGHTS))?;
+    weights::build(own, &Device::Cpu, &dir.join(WEIGHTS), |vb| student(description, Precision::F32, vb))?;
 
     let config = ConfigFile {
         format: FORMAT.to_string(),
@@ -271,7 +276,7 @@ impl Bundle {
         let path = dir.join(WEIGHTS);
         let tensors = weights::read(&path, device)?;
         let parameters = tensors.values().map(|tensor| tensor.elem_count()).sum();
-        let student = weights::build(&description, tensors, device, precision, &path)?;
+        let student = weights::build(tensors, device, &path, |vb| student(&description, precision, vb))?;
         Ok(Self { description, lookup, student, parameters, device: device.clone() })
     }
 

@@ -8,7 +8,7 @@
 //! The encoder of Izsak, Guskin and Wasserblat 2019, with the sizes of its published code (class `CNNLSTM` of NLP
 //! Architect). Two ids of words and characters are special: 0 is padding and 1 is whatever is not in the list.
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use kd_core::batch::Sequence;
 use kd_core::model::Mode;
@@ -19,6 +19,9 @@ use kd_core::variables::Variables;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+
+pub(crate) mod words;
+use words::WORD_TABLE;
 
 /// Id of padding, of words and of characters.
 pub const PADDING: u32 = 0;
@@ -120,9 +123,6 @@ impl WordEncoderConfig {
     }
 }
 
-/// Name of the word table below the encoder.
-pub(crate) const WORD_TABLE: &str = "words.weight";
-
 /// Word embedding, character CNN and BiLSTM.
 #[derive(Debug)]
 pub struct WordEncoder {
@@ -144,11 +144,7 @@ impl WordEncoder {
         config.check()?;
         let bound = (3.0 / config.word_width as f64).sqrt();
         let start = Init::Uniform { lo: -bound, up: bound };
-        let is_new = !vb.contains_tensor(WORD_TABLE);
-        let words = vb.get_with_hints((config.words, config.word_width), WORD_TABLE, start)?;
-        if is_new {
-            words.slice_set(&Tensor::zeros((SPECIAL, config.word_width), words.dtype(), words.device())?, 0, 0)?;
-        }
+        let words = words::table(config.words, config.word_width, start, &vb)?;
         let (symbols, width) = (config.characters, config.character_width);
         let characters = CharCnn::new(symbols, width, config.filters, config.kernel, vb.pp("characters"))?;
         let input = config.word_width + config.filters;
@@ -190,22 +186,7 @@ impl WordEncoder {
     /// If a row does not exist or is the padding row, a vector has another width than the table, or holds a value
     /// that is not finite. Nothing is changed then.
     pub fn set_word_vectors(&self, vectors: &[(usize, Vec<f32>)]) -> Result<()> {
-        let (rows, width) = self.words.dims2()?;
-        let mut table = self.words.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        for (row, vector) in vectors {
-            if *row == PADDING as usize || *row >= rows {
-                bail!("word vector of row {row}: expected a row in 1..{rows}, row 0 being padding");
-            }
-            if vector.len() != width {
-                bail!("word vector of row {row}: expected {width} values, found {}", vector.len());
-            }
-            if let Some(bad) = vector.iter().find(|value| !value.is_finite()) {
-                bail!("word vector of row {row}: expected finite values, found {bad}");
-            }
-            table[row * width..(row + 1) * width].copy_from_slice(vector);
-        }
-        let table = Tensor::from_vec(table, (rows, width), self.words.device())?.to_dtype(self.words.dtype())?;
-        self.words.slice_set(&table, 0, 0)
+        words::set_vectors(&self.words, vectors)
     }
 }
 
@@ -235,7 +216,7 @@ pub fn append_words(variables: &Variables, vectors: &Tensor) -> Result<Variables
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     fn small() -> WordEncoderConfig {
         WordEncoderConfig { word_width: 3, filters: 4, hidden: 2, layers: 1, ..WordEncoderConfig::compact(6, 5) }

@@ -5,7 +5,8 @@
 //!                                                                      '-- max, mean over words --> linear   Classifier
 //! ```
 //!
-//! Both implement [`kd_core::model::Student`], so one trainer serves them. A trained one is saved as a folder with
+//! [`pair::PairEncoder`] represents pairs of texts, for the heads of [`kd_core::nn::HeadPerTeacher`]. The other two
+//! implement [`kd_core::model::Student`], so one trainer serves them all. A trained one is saved as a folder with
 //! [`bundle::save`] and read back with [`bundle::Bundle::load`], which turns words into tags or classes by itself.
 //!
 //! ```
@@ -30,6 +31,7 @@ pub mod classifier;
 pub mod encoder;
 mod error;
 pub mod lookup;
+pub mod pair;
 pub mod predict;
 pub mod tagger;
 mod words;

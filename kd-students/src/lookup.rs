@@ -120,6 +120,29 @@ impl Lookup {
         };
         Ok(Tokens { first, second: None, rows })
     }
+
+    /// A padded batch of pairs of texts that are encoded apart, for a [`crate::pair::PairEncoder`]: a row per pair, words
+    /// without their characters.
+    ///
+    /// # Errors
+    /// If there are no pairs, or a text has no words; the message names it by its pair's place.
+    pub fn pairs(&self, pairs: &[(Vec<String>, Vec<String>)], device: &Device) -> Result<Tokens> {
+        if pairs.is_empty() {
+            bail!("a batch needs at least one pair, found none");
+        }
+        let (firsts, seconds): (Vec<&[String]>, Vec<&[String]>) =
+            pairs.iter().map(|(first, second)| (first.as_slice(), second.as_slice())).unzip();
+        let text = |name: &str, texts: &[&[String]]| {
+            if let Some(place) = texts.iter().position(|words| words.is_empty()) {
+                bail!("the {name} text of pair {place} of the batch has no words");
+            }
+            let ids: Vec<Vec<u32>> =
+                texts.iter().map(|words| words.iter().map(|word| self.word(word)).collect()).collect();
+            pad(&ids, device)
+        };
+        let (first, second) = (text("first", &firsts)?, text("second", &seconds)?);
+        Ok(Tokens { first, second: Some(second), rows: Rows::Examples })
+    }
 }
 
 #[cfg(test)]
@@ -156,6 +179,20 @@ mod tests {
         assert_eq!(chars, [[[2, 4, 3], [0, 0, 0]], [[1, 5, 0], [4, 5, 0]]]);
         let Rows::Words { index, per_example } = tokens.rows else { panic!("expected words") };
         assert_eq!((index.to_vec1::<u32>().unwrap(), per_example), (vec![0, 2, 3], vec![1, 2]));
+    }
+
+    #[test]
+    fn a_pair_is_two_sequences_without_characters() {
+        let pairs = [(sentence(&["Ada"]), sentence(&["to", "to"])), (sentence(&["to", "Ada", "x"]), sentence(&["é"]))];
+        let tokens = lookup().pairs(&pairs, &Device::Cpu).unwrap();
+        let second = tokens.second.unwrap();
+        assert_eq!(tokens.first.ids.to_vec2::<u32>().unwrap(), [[3, 0, 0], [2, 3, 1]]);
+        assert_eq!(second.ids.to_vec2::<u32>().unwrap(), [[2, 2], [4, 0]]);
+        assert_eq!(second.mask.to_vec2::<u8>().unwrap(), [[1, 1], [1, 0]]);
+        assert!(tokens.first.chars.is_none() && matches!(tokens.rows, Rows::Examples));
+        let message = lookup().pairs(&[(sentence(&["to"]), vec![])], &Device::Cpu).unwrap_err().to_string();
+        assert!(message.contains("the second text of pair 0 of the batch has no words"), "{message}");
+        assert!(lookup().pairs(&[], &Device::Cpu).unwrap_err().to_string().contains("at least one pair"));
     }
 
     #[test]

@@ -50,8 +50,8 @@ pub const NOT_USED: [&str; 14] = [
     "mask_emb",
 ];
 
-/// What the names of heads' variables begin with.
-pub const HEADS: [&str; 4] = ["classifier.", "pre_classifier.", "sequence_summary.", "logits_proj."];
+/// What the names of heads' variables begin with; the last is that of [`kd_core::nn::HeadPerTeacher`].
+pub const HEADS: [&str; 5] = ["classifier.", "pre_classifier.", "sequence_summary.", "logits_proj.", "heads."];
 
 /// What the names of a pooler's variables begin with. It belongs to the encoder in transformers, but only some heads use it.
 pub const POOLER: &str = "pooler.";

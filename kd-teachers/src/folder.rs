@@ -15,7 +15,10 @@ use crate::hub::{ModelFiles, tokenizer_files};
 use crate::save::write_folder;
 
 /// The key of config.json that says how a [`crate::heads::SequenceClassifier`] pools; transformers ignores it.
-const POOLING: &str = "kd_pooling";
+pub(crate) const POOLING: &str = "kd_pooling";
+
+/// The key of config.json that says which heads [`crate::distilled`] has put on a representation; transformers ignores it.
+pub(crate) const HEADS: &str = "kd_heads";
 
 /// Which model a folder holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,16 +36,11 @@ pub(crate) fn apply(config: &EncoderConfig, classes: &[String], options: &HeadOp
     if let Some((idx, name)) = classes.iter().enumerate().find(|(idx, name)| classes[..*idx].contains(name)) {
         return wrong(format!("class {idx} is called `{name}`, and so is one before it"));
     }
-    let layers = options.layers.unwrap_or(config.layers);
-    if !(1..=config.layers).contains(&layers) {
-        return wrong(format!("expected 1 to {} layers, as many as the checkpoint has, found {layers}", config.layers));
-    }
+    let config = first_layers(config, options.layers)?;
     if let Some(p) = options.head_dropout.filter(|p| !(0.0..1.0).contains(p)) {
         return wrong(format!("expected a head dropout from 0 to below 1, found {p}"));
     }
     Ok(EncoderConfig {
-        layers,
-        groups: groups_of(config, layers)?,
         classifier_dropout: options.head_dropout.or(config.classifier_dropout),
         summary_dropout: match config.family {
             Family::DistilBert | Family::XlNet => options.head_dropout.or(config.summary_dropout),
@@ -50,8 +48,18 @@ pub(crate) fn apply(config: &EncoderConfig, classes: &[String], options: &HeadOp
         },
         classes: Some(classes.to_vec()),
         problem_type: options.problem_type.or(config.problem_type),
-        ..config.clone()
+        ..config
     })
+}
+
+/// The configuration of the first `layers` layers; none: of all.
+pub(crate) fn first_layers(config: &EncoderConfig, layers: Option<usize>) -> Result<EncoderConfig> {
+    let layers = layers.unwrap_or(config.layers);
+    if !(1..=config.layers).contains(&layers) {
+        let message = format!("expected 1 to {} layers, as many as the checkpoint has, found {layers}", config.layers);
+        return Err(Error::Argument(message));
+    }
+    Ok(EncoderConfig { layers, groups: groups_of(config, layers)?, ..config.clone() })
 }
 
 /// How many groups of layers that share weights the first `layers` are.
@@ -66,12 +74,12 @@ fn groups_of(config: &EncoderConfig, layers: usize) -> Result<usize> {
     }
 }
 
-/// A pretrained encoder under a new head.
+/// A pretrained encoder's first `layers` layers under a new head, and under a new pooler if it is asked for.
 pub(crate) fn pretrained<M>(
     files: &ModelFiles,
     seed: u64,
     device: &Device,
-    options: &HeadOptions,
+    (layers, new_pooler): (Option<usize>, bool),
     new: impl FnOnce(&EncoderConfig, &Variables) -> Result<M>,
 ) -> Result<(M, Variables)> {
     // What the outputs of an old head meant says nothing of a new one.
@@ -79,12 +87,12 @@ pub(crate) fn pretrained<M>(
     let variables = Variables::new(seed, DType::F32, device);
     let model = new(&config, &variables)?;
     let checkpoint = Checkpoint::of(files, config.family)?;
-    let layers = options.layers.unwrap_or(config.layers);
+    let layers = layers.unwrap_or(config.layers);
     let left_out = match config.family {
         Family::Albert => groups_of(&config, layers)?..config.groups,
         _ => layers..config.layers,
     };
-    let part = if options.new_pooler { Part::Encoder } else { Part::EncoderAndPooler };
+    let part = if new_pooler { Part::Encoder } else { Part::EncoderAndPooler };
     checkpoint.load_into(&variables.named(), part, left_out)?;
     Ok((model, variables))
 }
@@ -110,6 +118,10 @@ pub(crate) fn fine_tuned<M>(
 fn kind(path: &Path) -> Result<Kind> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, &source))?;
     let value: Value = serde_json::from_str(&text).map_err(|source| Error::config(path, source.to_string()))?;
+    if value.get(HEADS).is_some() {
+        let message = format!("found `{HEADS}`, a head for each teacher: `distilled::load` reads it");
+        return Err(Error::config(path, message));
+    }
     if let Some(pooling) = value.get(POOLING) {
         let known = Pooling::NAMED.into_iter().find(|(_, name)| pooling.as_str() == Some(name));
         let expected = || Error::config(path, format!("`{POOLING}`: expected \"cls\" or \"mean\", found {pooling}"));
@@ -150,7 +162,18 @@ pub(crate) fn save(
             None => config.to_json(&format!("{model}ForSequenceClassification"), classes),
         },
     };
-    let prefix = config.family.prefix();
+    write(config.family, &config_json, variables, tokenizer, folder)
+}
+
+/// Writes config.json, the variables and the tokenizer's files into `folder`, which appears whole or not at all.
+pub(crate) fn write(
+    family: Family,
+    config_json: &Value,
+    variables: &Variables,
+    tokenizer: &Path,
+    folder: &Path,
+) -> Result<()> {
+    let prefix = family.prefix();
     let prefixed = |name: String| if is_head(&name) { name } else { format!("{prefix}.{name}") };
     let tensors: BTreeMap<String, Tensor> =
         variables.tensors().into_iter().map(|(name, tensor)| (prefixed(name), tensor)).collect();

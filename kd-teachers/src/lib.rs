@@ -13,6 +13,7 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod distilled;
 pub mod encoder;
 pub mod error;
 mod folder;

@@ -187,7 +187,11 @@ fn largest(row: &[f32]) -> usize {
     (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0)
 }
 
-fn encode(
+/// The examples in pieces of at most `max_len` a sequence; how many are cut is said on standard error.
+///
+/// # Errors
+/// If the tokenizer fails, or `max_len` leaves no room.
+pub fn encode(
     name: &str,
     examples: &Examples,
     pieces: &WordPieces,

@@ -25,7 +25,7 @@ use kd_data::digest;
 use kd_data::task::TaskKind;
 use serde::{Deserialize, Serialize};
 
-pub use self::data::{Data, Encoded};
+pub use self::data::{Data, Encoded, encode};
 pub use self::model::{Freeze, Model, load};
 pub use self::record::{Epoch, Run, table};
 use self::record::{Record, Shared};

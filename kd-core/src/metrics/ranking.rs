@@ -23,10 +23,40 @@ pub struct RankingScores {
     pub only_right: usize,
 }
 
+impl RankingScores {
+    /// The same without the questions that have only right answers, whose ranking says nothing: what `trec_eval` gives with
+    /// the `-filtered.ref` files of WikiQA, which hold neither those nor the questions without a right answer.
+    ///
+    /// ```
+    /// let scores = kd_core::metrics::ranking_scores(&[1, 2, 2], &[0.5, 0.7, 0.6], &[true, false, true])?;
+    /// assert_eq!((scores.mean_average_precision, scores.questions), (0.75, 2)); // (1 + 1/2) / 2
+    /// let filtered = scores.without_only_right();
+    /// assert_eq!((filtered.mean_average_precision, filtered.questions), (0.5, 1));
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn without_only_right(self) -> Self {
+        let questions = self.questions - self.only_right;
+        // Each of them added 1 to the sum.
+        let mean = |mean: f64| match questions {
+            0 => 0.0,
+            _ => (mean * self.questions as f64 - self.only_right as f64) / questions as f64,
+        };
+        Self {
+            mean_average_precision: mean(self.mean_average_precision),
+            mean_reciprocal_rank: mean(self.mean_reciprocal_rank),
+            questions,
+            only_right: 0,
+            ..self
+        }
+    }
+}
+
 /// MAP and MRR over rows of a question, the score of one of its answers, and whether it is right.
 ///
 /// Rows of a question need not be neighbours. Questions without a right answer are left out and counted, as is usual
-/// for WikiQA (Yang et al. 2015); those with only right answers stay in, as in `trec_eval`, and are counted too.
+/// for WikiQA (Yang et al. 2015); those with only right answers stay in, as in `trec_eval`, and are counted too
+/// ([`RankingScores::without_only_right`] takes them out).
 /// Among equal scores the wrong answers rank first: so a constant score is not lucky, and neither the order of rows
 /// nor their names matter.
 ///
@@ -91,7 +121,19 @@ mod tests {
             without_right: 1,
             only_right: 1,
         };
-        assert_eq!(found.unwrap(), expected);
+        assert_eq!(found.as_ref().unwrap(), &expected);
+        let filtered = found.unwrap().without_only_right();
+        let expected = RankingScores {
+            mean_average_precision: 0.5,
+            mean_reciprocal_rank: 0.5,
+            questions: 1,
+            only_right: 0,
+            ..expected
+        };
+        assert_eq!(filtered, expected);
+        assert_eq!(RankingScores::default().without_only_right(), RankingScores::default());
+        let only = ranking_scores(&[1, 2], &[0.0, 1.0], &[true, false]).unwrap();
+        assert_eq!(only.without_only_right(), RankingScores { without_right: 1, ..RankingScores::default() });
         assert_eq!(ranking_scores::<u32>(&[], &[], &[]).unwrap(), RankingScores::default());
         let none = ranking_scores(&[1, 1], &[0.0, 1.0], &[false, false]).unwrap();
         assert_eq!(none, RankingScores { without_right: 1, ..RankingScores::default() });

@@ -75,6 +75,24 @@ impl BiLstm {
         Ok(())
     }
 
+    /// A copy of the layers as they are now, without variables and without a gradient.
+    ///
+    /// # Errors
+    /// If a weight cannot be copied.
+    pub fn copy(&self) -> Result<Self> {
+        let copy = |tensor: &Tensor| Ok::<_, candle_core::Error>(tensor.copy()?.detach());
+        let direction = |weights: &LstmWeights| -> Result<LstmWeights> {
+            Ok(LstmWeights {
+                weight_ih: copy(&weights.weight_ih)?,
+                weight_hh: copy(&weights.weight_hh)?,
+                bias_ih: copy(&weights.bias_ih)?,
+                bias_hh: copy(&weights.bias_hh)?,
+            })
+        };
+        let layer = |[forward, backward]: &[LstmWeights; 2]| Ok([direction(forward)?, direction(backward)?]);
+        Ok(Self { layers: self.layers.iter().map(layer).collect::<Result<_>>()?, ..self.clone() })
+    }
+
     /// Size of the output's last dimension, `2 · hidden`.
     pub fn output(&self) -> usize {
         2 * self.hidden

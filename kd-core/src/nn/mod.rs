@@ -11,8 +11,10 @@ pub use crf::Crf;
 pub use lstm::BiLstm;
 
 mod embedding;
+mod heads;
 mod layer_norm;
 mod linear;
 pub use embedding::Embedding;
+pub use heads::{ForSet, HeadPerTeacher, HeadsOf, NewHead, Transfer};
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;

@@ -3,12 +3,14 @@
 //! | objective        | parts                                                              |
 //! |------------------|--------------------------------------------------------------------|
 //! | [`Distillation`] | `hard` against the labels, `soft` against one teacher              |
+//! | [`PerHead`]      | `hard` of a gold head, `soft` of a head for each teacher           |
 //! | [`WeightedSum`]  | any, by name: functions of output and batch                        |
 //! | a closure        | its own: `Fn(&Output, &Batch, step) -> Result<Loss>`               |
 //!
 //! Weights and temperatures are [`ValueSchedule`](crate::schedule::ValueSchedule)s of the step, so numbers or ramps.
 
 mod distillation;
+mod heads;
 mod weighted_sum;
 
 use std::collections::BTreeMap;
@@ -16,6 +18,7 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Result, Tensor};
 
 pub use self::distillation::{CrfTarget, Distillation};
+pub use self::heads::{PerHead, SoftLoss};
 pub use self::weighted_sum::{Part, Point, WeightedSum};
 use crate::batch::Batch;
 use crate::model::Output;

@@ -179,7 +179,7 @@ impl<'a> Trainer<'a> {
         for (idx, batch) in batches.enumerate() {
             let batch = batch?;
             let seed = mix(self.config.seed, (self.step * self.config.accumulate + idx) as u64);
-            let output = self.student.forward(&batch.tokens, Mode::Train { seed })?;
+            let output = self.student.forward_batch(&batch, Mode::Train { seed })?;
             let loss = self.objective.loss(&output, &batch, self.step)?;
             // First the backward pass, so that a GPU has work while the numbers are waited for.
             let gradients = crate::ops::backward(&loss.total)?;

@@ -7,11 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::var_builder::{SimpleBackend, VarBuilder};
 use candle_nn::{Init, init};
-use kd_core::model::Student;
-use kd_core::ops::packed::Precision;
 
-use super::{BundleOptions, DTYPE, Description, folder, student};
-use crate::encoder::WORD_TABLE;
+use super::{BundleOptions, DTYPE, folder};
+use crate::encoder::words::WORD_TABLE;
 use crate::error::{Error, Result};
 
 /// Writes the tensors in f32, or the word table in f16.
@@ -48,19 +46,18 @@ fn in_file(path: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::Format { path: path.to_path_buf(), expected: "a safetensors file".to_string(), found }
 }
 
-/// Builds the student from `tensors`; every tensor must fit by name and shape, and none may be left over.
-pub(super) fn build(
-    description: &Description,
+/// What `make` builds from `tensors`; every tensor must fit by name and shape, and none may be left over.
+pub(super) fn build<S>(
     tensors: HashMap<String, Tensor>,
     device: &Device,
-    precision: Precision,
     path: &Path,
-) -> Result<Box<dyn Student + Send + Sync>> {
+    make: impl FnOnce(VarBuilder) -> Result<S>,
+) -> Result<S> {
     let mut names: Vec<String> = tensors.keys().cloned().collect();
     names.sort();
     let found = Found { tensors, log: Arc::default() };
     let log = found.log.clone();
-    let student = student(description, precision, VarBuilder::from_backend(Box::new(found), DTYPE, device.clone()))?;
+    let student = make(VarBuilder::from_backend(Box::new(found), DTYPE, device.clone()))?;
     let log = lock(&log);
     let left_over = names.iter().filter(|&name| !log.asked.contains(name));
     let left_over = left_over.map(|name| format!("`{name}` belongs to no variable"));

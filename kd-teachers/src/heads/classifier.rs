@@ -98,7 +98,7 @@ impl SequenceClassifier {
         device: &Device,
         options: &HeadOptions,
     ) -> Result<(Self, Variables)> {
-        folder::pretrained(files, seed, device, options, |config, variables| {
+        folder::pretrained(files, seed, device, (options.layers, options.new_pooler), |config, variables| {
             Self::new(config, classes, variables, options)
         })
     }

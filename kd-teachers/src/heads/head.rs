@@ -1,6 +1,7 @@
 //! What stands on an encoder: a linear layer, or what the family has in transformers.
 
 use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
 use kd_core::batch::{Rows, Sequence};
 use kd_core::model::Mode;
 use kd_core::nn::Linear;
@@ -67,25 +68,22 @@ fn shape(family: Family) -> Shape {
     }
 }
 
-/// A family's own head for sequence classification: one token, a dense layer with a function, and a linear layer.
+/// What a family's own head for sequence classification reads: one token behind a dense layer with a function.
 #[derive(Debug, Clone)]
-pub(super) struct FamilyHead {
+pub(super) struct FamilyPooler {
     dense: Linear,
     activation: Activation,
-    out: Linear,
     dropout: f64,
     drops_input: bool,
     reads_last: bool,
 }
 
-impl FamilyHead {
-    pub(super) fn new(config: &EncoderConfig, classes: usize, variables: &Variables) -> Result<Self> {
-        let Shape { dense: dense_name, activation, out, drops_input, reads_last } = shape(config.family);
-        let vb = variables.builder();
+impl FamilyPooler {
+    pub(super) fn new(config: &EncoderConfig, vb: &VarBuilder) -> Result<Self> {
+        let Shape { dense: dense_name, activation, drops_input, reads_last, .. } = shape(config.family);
         Ok(Self {
             dense: dense(config, config.hidden, config.hidden, vb.pp(dense_name))?,
             activation,
-            out: dense(config, config.hidden, classes, vb.pp(out))?,
             dropout: match config.family {
                 // What transformers takes where config.json does not say it.
                 Family::DistilBert => config.summary_dropout.unwrap_or(0.2),
@@ -97,9 +95,9 @@ impl FamilyHead {
         })
     }
 
-    /// The same head without variables.
+    /// The same without variables.
     pub(super) fn copy(&self) -> Result<Self> {
-        Ok(Self { dense: copy_linear(&self.dense)?, out: copy_linear(&self.out)?, ..*self })
+        Ok(Self { dense: copy_linear(&self.dense)?, ..*self })
     }
 
     /// One vector per example, `(batch, hidden)`: what stands behind the dense layer and its function.
@@ -111,10 +109,35 @@ impl FamilyHead {
             None => candle_core::bail!("the head's dense layer has no bias"),
         }
     }
+}
+
+/// A family's own head for sequence classification: its pooler, and a linear layer.
+#[derive(Debug, Clone)]
+pub(super) struct FamilyHead {
+    pooler: FamilyPooler,
+    out: Linear,
+}
+
+impl FamilyHead {
+    pub(super) fn new(config: &EncoderConfig, classes: usize, variables: &Variables) -> Result<Self> {
+        let vb = variables.builder();
+        let pooler = FamilyPooler::new(config, &vb)?;
+        Ok(Self { pooler, out: dense(config, config.hidden, classes, vb.pp(shape(config.family).out))? })
+    }
+
+    /// The same head without variables.
+    pub(super) fn copy(&self) -> Result<Self> {
+        Ok(Self { pooler: self.pooler.copy()?, out: copy_linear(&self.out)? })
+    }
+
+    /// [`FamilyPooler::pool`].
+    pub(super) fn pool(&self, hidden: &Tensor, sequence: &Sequence, mode: Mode) -> Result<Tensor> {
+        self.pooler.pool(hidden, sequence, mode)
+    }
 
     /// Logits of pooled vectors, `(batch, classes)`.
     pub(super) fn forward(&self, pooled: &Tensor, mode: Mode) -> Result<Tensor> {
-        self.out.forward(&dropout(pooled, self.dropout, mode.site(1))?)
+        self.out.forward(&dropout(pooled, self.pooler.dropout, mode.site(1))?)
     }
 }
 

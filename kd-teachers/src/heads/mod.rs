@@ -4,6 +4,7 @@
 //! |------------------------|----------|---------------------------------------------------|
 //! | [`TokenTagger`]        | words    | dropout, linear, on the word's first piece        |
 //! | [`SequenceClassifier`] | examples | [`Pooling`], dropout, linear                      |
+//! | [`Representation`]     | examples | [`Pooling`] alone, for heads of one's own: [`crate::distilled`] |
 //!
 //! The linear layer's variables are `classifier.weight` (normal, standard deviation 0.02 as in BERT) and `classifier.bias`
 //! (0); [`Pooling::Family`] has those of transformers. `from_files` puts a new head on a pretrained encoder: all of the head
@@ -40,10 +41,12 @@ use crate::encoder::{Encoder, Wanted};
 mod classifier;
 mod head;
 mod pooling;
+mod representation;
 mod tagger;
 
 pub use classifier::SequenceClassifier;
 pub use pooling::Pooling;
+pub use representation::{Representation, RepresentationOptions};
 pub use tagger::TokenTagger;
 
 /// What is not in a checkpoint.

@@ -56,7 +56,7 @@ impl TokenTagger {
         device: &Device,
         options: &HeadOptions,
     ) -> Result<(Self, Variables)> {
-        folder::pretrained(files, seed, device, options, |config, variables| {
+        folder::pretrained(files, seed, device, (options.layers, options.new_pooler), |config, variables| {
             Self::new(config, classes, variables, options)
         })
     }

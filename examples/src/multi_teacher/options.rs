@@ -1,0 +1,323 @@
+//! What the programs ask for on the command line.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use clap::Args;
+use kd_core::objective::SoftLoss;
+use kd_data::columns::{Columns, LabelKind};
+use kd_data::digest;
+use kd_data::task::{Examples, Task};
+use kd_teachers::heads::Pooling;
+
+use super::{DataSet, Results, Settings, Source, StageOne, TeacherFile, read_unlabelled};
+use crate::device::DeviceChoice;
+use crate::fine_tune::Keep;
+
+/// Columns of a task that is a folder of plain tables.
+#[derive(Debug, Clone, Args)]
+pub struct TableOptions {
+    /// Column of the text in train, dev and test .tsv, .csv, .jsonl or .parquet; then the task may have any name
+    #[arg(long)]
+    pub text: Option<String>,
+    /// Column of the second text of a pair
+    #[arg(long, requires = "text")]
+    pub second: Option<String>,
+    /// Column of the class
+    #[arg(long, requires = "text", default_value = "label")]
+    pub label: String,
+}
+
+impl TableOptions {
+    /// The task of this name, or a task of tables where their columns are given and no task has the name.
+    ///
+    /// # Errors
+    /// If there is no such task.
+    pub fn task(&self, name: &str) -> Result<Task> {
+        match (&self.text, Task::NAMES.contains(&name)) {
+            (Some(text), false) => {
+                let (second, label) = (self.second.clone(), Some(self.label.clone()));
+                let columns = Columns { second, label, kind: LabelKind::Class, ..Columns::text(text) };
+                Ok(Task::of_columns(name, columns))
+            }
+            _ => Ok(Task::named(name)?),
+        }
+    }
+}
+
+/// Who learns.
+#[derive(Debug, Clone, Args)]
+pub struct StudentOptions {
+    /// The student: an encoder's hub id (found in the hub's cache, or downloaded) or folder, or `bilstm`
+    #[arg(long)]
+    pub student: String,
+    /// Revision of the hub id
+    #[arg(long, default_value = "main")]
+    pub revision: String,
+    /// Allow pickled weights (pytorch_model.bin) where the model has no others
+    #[arg(long)]
+    pub pickle: bool,
+    /// The encoder's first so many layers, several numbers separated by commas; 3 without it
+    #[arg(long, value_delimiter = ',')]
+    pub layers: Option<Vec<usize>>,
+    /// How the encoder makes one vector of a pair
+    #[arg(long, value_enum, default_value_t = PoolingChoice::Family)]
+    pub pooling: PoolingChoice,
+    /// Word vectors in GloVe's text format for `bilstm`; random without
+    #[arg(long)]
+    pub vectors: Option<PathBuf>,
+    /// Words that `bilstm` knows: the first of --vectors, or the most frequent of the training text
+    #[arg(long, default_value_t = 150_000)]
+    pub words: usize,
+    /// An encoder layer computes in bf16; weights and their updates stay in f32
+    #[arg(long)]
+    pub bf16: bool,
+}
+
+/// How an encoder makes one vector of a sequence.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum PoolingChoice {
+    /// As its family does for classification: BERT's pooler over the first token
+    Family,
+    /// The first token
+    Cls,
+    /// The mean of all tokens
+    Mean,
+}
+
+impl From<PoolingChoice> for Pooling {
+    fn from(choice: PoolingChoice) -> Self {
+        match choice {
+            PoolingChoice::Family => Pooling::Family,
+            PoolingChoice::Cls => Pooling::Cls,
+            PoolingChoice::Mean => Pooling::Mean,
+        }
+    }
+}
+
+/// How students learn.
+#[derive(Debug, Clone, Args)]
+pub struct TrainingOptions {
+    /// Peak learning rate; 1e-4, and 1e-3 for bilstm
+    #[arg(long)]
+    pub lr: Option<f64>,
+    /// Passes over the training part
+    #[arg(long, default_value_t = 10)]
+    pub epochs: usize,
+    /// Examples a step
+    #[arg(long, default_value_t = 128)]
+    pub batch_size: usize,
+    /// Longest sequence in word pieces; of a pair together
+    #[arg(long, default_value_t = 150)]
+    pub max_len: usize,
+    /// Share of the steps over which the learning rate rises
+    #[arg(long, default_value_t = 0.1)]
+    pub warmup: f64,
+    /// Weight decay; biases and norms have none
+    #[arg(long, default_value_t = 0.01)]
+    pub weight_decay: f64,
+    /// Dropout in front of the heads
+    #[arg(long, default_value_t = 0.1)]
+    pub dropout: f64,
+    /// Heads without a bias, as in the paper's equations
+    #[arg(long)]
+    pub without_bias: bool,
+    /// What draws a head to its teacher
+    #[arg(long, value_enum, default_value_t = SoftChoice::LogitMse)]
+    pub soft: SoftChoice,
+    /// Temperature of --soft kl
+    #[arg(long, default_value_t = 1.0)]
+    pub temperature: f64,
+    /// Take the mean of each row from the teachers' logits first
+    #[arg(long)]
+    pub centre: bool,
+    /// Seeds of students, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
+    pub seeds: Vec<u64>,
+    /// Which epoch's weights are kept: the best by the task's first metric, or the last
+    #[arg(long, value_enum, default_value_t = Keep::Best)]
+    pub keep: Keep,
+    /// Share of the training part that chooses the best epoch where test has no labels; 0 lets dev choose
+    #[arg(long, default_value_t = 0.1)]
+    pub hold_out: f64,
+    /// Learn from the first so many examples
+    #[arg(long)]
+    pub limit_train: Option<usize>,
+    /// Steps between checkpoints, by default 200 on the CPU and 5000 elsewhere; a run of no more steps has none
+    #[arg(long)]
+    pub checkpoint_every: Option<usize>,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceChoice,
+    /// Folder of the results
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// A loss between a head and its teacher.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum SoftChoice {
+    /// Squared differences of logits
+    LogitMse,
+    /// Squared differences of probabilities
+    ProbMse,
+    /// Kullback and Leibler's divergence at --temperature
+    Kl,
+}
+
+impl TrainingOptions {
+    /// What decides how a student learns.
+    ///
+    /// # Errors
+    /// If something is out of its range.
+    pub fn settings(&self, default_lr: f64) -> Result<Settings> {
+        let settings = Settings {
+            lr: self.lr.unwrap_or(default_lr),
+            epochs: self.epochs,
+            batch_size: self.batch_size,
+            max_len: self.max_len,
+            warmup: self.warmup,
+            weight_decay: self.weight_decay,
+            clip_norm: 1.0,
+            dropout: self.dropout,
+            bias: !self.without_bias,
+            soft: match self.soft {
+                SoftChoice::LogitMse => SoftLoss::LogitMse,
+                SoftChoice::ProbMse => SoftLoss::ProbMse,
+                SoftChoice::Kl => SoftLoss::Kl { temperature: self.temperature },
+            },
+            centre: self.centre,
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+}
+
+impl TrainingOptions {
+    /// Checks what is not among the settings.
+    ///
+    /// # Errors
+    /// If something is out of its range.
+    pub fn check(&self) -> Result<()> {
+        if !(0.0..1.0).contains(&self.hold_out) {
+            bail!("--hold-out: expected a share from 0 to below 1, found {}", self.hold_out);
+        }
+        if self.checkpoint_every == Some(0) {
+            bail!("--checkpoint-every: expected at least 1, found 0");
+        }
+        check_list("seeds", &self.seeds)
+    }
+
+    /// Steps between checkpoints.
+    pub fn checkpoint_every(&self, device: &Device) -> usize {
+        self.checkpoint_every.unwrap_or(if device.is_cpu() { 200 } else { 5000 })
+    }
+}
+
+/// The stage without labels.
+#[derive(Debug, Clone, Args)]
+pub struct StageOneOptions {
+    /// Table of pairs without labels (.tsv, .csv, .jsonl)
+    #[arg(long, requires = "stage1_teacher")]
+    pub stage1_data: Option<PathBuf>,
+    /// Column of the first text there
+    #[arg(long, default_value = "question")]
+    pub stage1_text: String,
+    /// Column of the second
+    #[arg(long, default_value = "passage")]
+    pub stage1_second: String,
+    /// What teachers said of those pairs, a file each, separated by commas
+    #[arg(long, value_delimiter = ',', requires = "stage1_data")]
+    pub stage1_teacher: Vec<PathBuf>,
+    /// Passes over them
+    #[arg(long, default_value_t = 1)]
+    pub stage1_epochs: usize,
+    /// Peak learning rate; --lr without it
+    #[arg(long)]
+    pub stage1_lr: Option<f64>,
+    /// Examples a step; --batch-size without it
+    #[arg(long)]
+    pub stage1_batch_size: Option<usize>,
+    /// One first stage of this seed for all; without it, each seed has its own
+    #[arg(long)]
+    pub stage1_seed: Option<u64>,
+    /// The first so many pairs
+    #[arg(long)]
+    pub stage1_limit: Option<usize>,
+}
+
+impl StageOneOptions {
+    /// The texts, if there is such a stage.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn read(&self) -> Result<Option<Examples>> {
+        let Some(path) = &self.stage1_data else { return Ok(None) };
+        let mut examples = read_unlabelled(path, &self.stage1_text, &self.stage1_second)?;
+        examples.truncate(self.stage1_limit.unwrap_or(usize::MAX));
+        Ok(Some(examples))
+    }
+
+    /// The stage: its texts are encoded and joined with what its teachers said.
+    ///
+    /// # Errors
+    /// If a teacher's file cannot be read, it was not asked about a pair, or has other classes than the first.
+    pub fn open(
+        &self,
+        examples: &Examples,
+        source: &Source,
+        settings: &Settings,
+        results: Results,
+        checkpoint_every: usize,
+        device: &Device,
+    ) -> Result<StageOne> {
+        let teachers = TeacherFile::open_all(&self.stage1_teacher)?;
+        let contents = DataSet::contents(examples);
+        let classes = teachers.first().map_or(Vec::new(), |teacher| teacher.classes().to_vec());
+        let logits = teachers.iter().map(|teacher| teacher.logits(&contents, &classes)).collect::<Result<_>>()?;
+        let settings = Settings {
+            epochs: self.stage1_epochs,
+            lr: self.stage1_lr.unwrap_or(settings.lr),
+            batch_size: self.stage1_batch_size.unwrap_or(settings.batch_size),
+            ..settings.clone()
+        };
+        settings.check().context("--stage1-…")?;
+        Ok(StageOne {
+            encoded: source.encode("unlabelled", examples, settings.max_len, device)?,
+            digest: digest::of_parts(contents.iter().map(|content| format!("{content:?}"))),
+            teachers,
+            logits,
+            settings,
+            seed: self.stage1_seed,
+            results,
+            checkpoint_every,
+            device: device.clone(),
+        })
+    }
+}
+
+/// Weights of the teachers, each above 0 and at most 1.
+///
+/// # Errors
+/// If one is outside, or there are none, or one is there twice.
+pub fn check_alphas(alphas: &[f64]) -> Result<()> {
+    if let Some(alpha) = alphas.iter().find(|&&alpha| !(alpha > 0.0 && alpha <= 1.0)) {
+        bail!("--alpha: expected weights above 0 and at most 1, found {alpha}");
+    }
+    check_list("alpha", alphas)
+}
+
+/// Checks what is swept.
+///
+/// # Errors
+/// If there is nothing, or something twice; the message names the option.
+pub fn check_list<T: PartialEq + std::fmt::Display>(name: &str, values: &[T]) -> Result<()> {
+    if values.is_empty() {
+        bail!("--{name}: expected at least one, found none");
+    }
+    match values.iter().enumerate().find(|(idx, value)| values[..*idx].contains(value)) {
+        Some((_, value)) => bail!("--{name}: expected each once, found {value} twice"),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,329 @@
+//! Who learns: the first layers of a pretrained encoder, or a BiLSTM over words.
+
+use anyhow::{Result, bail};
+use candle_core::{DType, Device, Tensor};
+use kd_core::batch::{Rows, Sequence, Tokens};
+use kd_core::model::{Mode, Represent, Student};
+use kd_core::nn::{HeadPerTeacher, HeadsOf};
+use kd_core::ops::packed::Precision;
+use kd_core::variables::Variables;
+use kd_data::digest;
+use kd_data::encode::{Encode, WordPieces};
+use kd_data::task::Examples;
+use kd_students::pair::PairEncoder;
+use kd_teachers::config::EncoderConfig;
+use kd_teachers::encoder::PackedEncoder;
+use kd_teachers::heads::{Pooling, Representation, RepresentationOptions};
+use kd_teachers::hub::{FindOptions, HubEnvironment, ModelFiles};
+use serde_json::{Value, json};
+
+use super::training::{Settings, answers};
+use super::words::Words;
+use super::{DataSet, StudentOptions, check_list};
+use crate::fine_tune;
+
+/// What a student is made of, whatever its depth, and how it reads.
+#[derive(Debug)]
+pub struct Source(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Encoder(Box<Checkpoint>),
+    Words(Words),
+}
+
+/// A pretrained encoder.
+#[derive(Debug)]
+struct Checkpoint {
+    files: ModelFiles,
+    pieces: WordPieces,
+    config: EncoderConfig,
+    /// A digest of the weights.
+    weights: String,
+    pooling: Pooling,
+    bf16: bool,
+}
+
+/// A student's shape.
+#[derive(Debug, Clone, Copy)]
+pub struct Pupil<'a> {
+    source: &'a Source,
+    /// Of an encoder.
+    layers: usize,
+}
+
+/// A student and its variables.
+#[derive(Debug)]
+pub struct Built {
+    /// The student.
+    pub student: HeadPerTeacher<Body>,
+    /// What is trained of it.
+    pub variables: Variables,
+}
+
+/// A student without its heads.
+#[derive(Debug)]
+pub enum Body {
+    /// The first layers of an encoder.
+    Encoder(Box<Representation>),
+    /// Two BiLSTMs over words.
+    Words(Box<PairEncoder>),
+}
+
+/// The same, only to be asked.
+#[derive(Debug)]
+enum Asked<'a> {
+    Encoder(Box<Representation<PackedEncoder>>),
+    Words(Box<PairEncoder>),
+    AsItIs(&'a Body),
+}
+
+/// The depth of an encoder where none is asked for, the paper's.
+const LAYERS: usize = 3;
+
+impl Source {
+    /// What the command line asks for; a BiLSTM without vectors knows the words of `texts`.
+    ///
+    /// # Errors
+    /// If a file cannot be found or read.
+    pub fn open(options: &StudentOptions, texts: &[&Examples]) -> Result<Self> {
+        if options.student == "bilstm" {
+            for (flag, is_there) in [("layers", options.layers.is_some()), ("bf16", options.bf16)] {
+                if is_there {
+                    bail!("--{flag}: expected an encoder as --student, found bilstm");
+                }
+            }
+            let words = Words::open(options.vectors.as_deref(), options.words, texts)?;
+            return Ok(Self(Kind::Words(words)));
+        }
+        let find = FindOptions { pickle: options.pickle, ..FindOptions::default() };
+        let files = ModelFiles::find_with(&options.student, &options.revision, &HubEnvironment::from_env()?, &find)?;
+        let pieces = WordPieces::from_file(&files.tokenizer)?;
+        let config = EncoderConfig::read(&files.config)?;
+        pieces.check_vocabulary(config.vocabulary)?;
+        let weights = digest::of_parts(files.weights.iter().map(digest::of_file).collect::<kd_data::Result<Vec<_>>>()?);
+        let (pooling, bf16) = (options.pooling.into(), options.bf16);
+        Ok(Self(Kind::Encoder(Box::new(Checkpoint { files, pieces, config, weights, pooling, bf16 }))))
+    }
+
+    /// The peak learning rate of the paper (§4.4).
+    pub fn default_lr(&self) -> f64 {
+        match &self.0 {
+            Kind::Encoder(_) => 1e-4,
+            Kind::Words(_) => 1e-3,
+        }
+    }
+
+    /// A student of each depth, of three layers without any.
+    ///
+    /// # Errors
+    /// If the checkpoint has fewer layers.
+    pub fn pupils(&self, layers: Option<&[usize]>) -> Result<Vec<Pupil<'_>>> {
+        let Kind::Encoder(checkpoint) = &self.0 else { return Ok(vec![Pupil { source: self, layers: 0 }]) };
+        let (most, id) = (checkpoint.config.layers, &checkpoint.files.id);
+        let pupil = |&layers: &usize| match layers {
+            layers if (1..=most).contains(&layers) => Ok(Pupil { source: self, layers }),
+            _ => bail!("--layers: expected 1 to {most}, the layers of {id}, found {layers}"),
+        };
+        let layers = layers.unwrap_or(&[LAYERS]);
+        check_list("layers", layers)?;
+        layers.iter().map(pupil).collect()
+    }
+
+    /// A student of all layers.
+    pub fn whole(&self) -> Pupil<'_> {
+        match &self.0 {
+            Kind::Encoder(checkpoint) => Pupil { source: self, layers: checkpoint.config.layers },
+            Kind::Words(_) => Pupil { source: self, layers: 0 },
+        }
+    }
+
+    /// The texts as all students of this source read them; how many are cut is said on standard error.
+    ///
+    /// # Errors
+    /// If `max_len` is more than it can read, or the tokenizer fails.
+    pub fn encode(&self, name: &str, examples: &Examples, max_len: usize, device: &Device) -> Result<Box<dyn Encode>> {
+        match &self.0 {
+            Kind::Words(words) => Ok(Box::new(words.encode(name, examples, max_len, device)?)),
+            Kind::Encoder(checkpoint) => {
+                let longest = checkpoint.config.max_positions;
+                if max_len > longest {
+                    let id = &checkpoint.files.id;
+                    bail!("--max-len: expected at most {longest}, the positions of {id}, found {max_len}");
+                }
+                fine_tune::encode(name, examples, &checkpoint.pieces, max_len, device)
+            }
+        }
+    }
+}
+
+impl Pupil<'_> {
+    /// Everything that decides how it starts and what it reads.
+    pub fn describe(&self) -> Value {
+        match &self.source.0 {
+            Kind::Words(words) => words.describe(),
+            Kind::Encoder(checkpoint) => json!({
+                "weights": checkpoint.weights,
+                "tokenizer": checkpoint.pieces.digest(),
+                "layers": self.layers,
+                "pooling": format!("{:?}", checkpoint.pooling).to_lowercase(),
+                "bf16": checkpoint.bf16,
+            }),
+        }
+    }
+
+    /// Its name in tables and in the names of runs.
+    pub fn name(&self) -> String {
+        match (&self.source.0, self.layers) {
+            (Kind::Words(_), _) => "bilstm".to_string(),
+            (Kind::Encoder(_), 1) => "1-layer".to_string(),
+            (Kind::Encoder(_), layers) => format!("{layers}-layers"),
+        }
+    }
+
+    /// A batch of pairs of `len` tokens together, or as many as it can read, of no meaning: to be timed.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn some_tokens(&self, batch: usize, len: usize, device: &Device) -> Result<Tokens> {
+        let checkpoint = match &self.source.0 {
+            Kind::Words(words) => return Ok(words.some_tokens(batch, len, device)?),
+            Kind::Encoder(checkpoint) => checkpoint,
+        };
+        let (len, vocabulary) = (len.min(checkpoint.config.max_positions), checkpoint.config.vocabulary);
+        let ids: Vec<u32> = (0..batch * len).map(|place| ((place * 7919 + 1) % vocabulary) as u32).collect();
+        let first = Sequence {
+            ids: Tensor::from_vec(ids, (batch, len), device)?,
+            mask: Tensor::ones((batch, len), DType::U8, device)?,
+            segments: None,
+            chars: None,
+        };
+        Ok(Tokens { first, second: None, rows: Rows::Examples })
+    }
+
+    /// A student with these sets of heads, new ones drawn from `seed`.
+    ///
+    /// # Errors
+    /// If the files do not fit.
+    pub fn build(&self, sets: Vec<HeadsOf>, settings: &Settings, seed: u64, device: &Device) -> Result<Built> {
+        let (body, variables) = match &self.source.0 {
+            Kind::Words(words) => {
+                let (body, variables) = words.build(seed, device)?;
+                (Body::Words(Box::new(body)), variables)
+            }
+            Kind::Encoder(checkpoint) => {
+                let options = RepresentationOptions {
+                    layers: Some(self.layers),
+                    pooling: checkpoint.pooling,
+                    compute: checkpoint.bf16.then_some(DType::BF16),
+                    ..RepresentationOptions::default()
+                };
+                let (body, variables) = Representation::from_files(&checkpoint.files, seed, device, &options)?;
+                (Body::Encoder(Box::new(body)), variables)
+            }
+        };
+        let student = HeadPerTeacher::new(body, sets, settings.bias, settings.dropout, variables.builder())?;
+        Ok(Built { student, variables })
+    }
+}
+
+impl Built {
+    /// The student as it is now, to be asked: on the CPU with packed layers, which keep no graph.
+    fn asked(&self, device: &Device) -> Result<HeadPerTeacher<Asked<'_>>> {
+        let body = match self.student.body() {
+            Body::Encoder(body) if device.is_cpu() => Asked::Encoder(Box::new(body.pack(Precision::F32)?)),
+            Body::Words(body) if device.is_cpu() => Asked::Words(Box::new(body.pack(Precision::F32)?)),
+            body => Asked::AsItIs(body),
+        };
+        Ok(self.student.copy_onto(body)?)
+    }
+
+    /// Asks the student about the same texts again and again.
+    ///
+    /// # Errors
+    /// If its layers cannot be packed.
+    pub fn asking<'a>(
+        &'a self,
+        tokens: &'a Tokens,
+        device: &Device,
+    ) -> Result<impl Fn() -> candle_core::Result<Tensor> + 'a> {
+        let student = self.asked(device)?;
+        Ok(move || student.probabilities(&student.for_set(0).forward(tokens, Mode::Eval)?.detach()))
+    }
+
+    /// What the student says of the texts of each part of data set `set`: the mean of its heads' probabilities,
+    /// `(examples, classes)` on the CPU.
+    ///
+    /// # Errors
+    /// If it cannot read them, or Ctrl-C was pressed.
+    pub fn answers(&self, set: usize, parts: &[&dyn Encode], device: &Device) -> Result<Vec<Tensor>> {
+        let student = self.asked(device)?;
+        parts.iter().map(|part| answers(&student.for_set(set), *part, device)).collect()
+    }
+}
+
+impl Represent for Body {
+    fn width(&self) -> usize {
+        match self {
+            Body::Encoder(body) => body.width(),
+            Body::Words(body) => body.width(),
+        }
+    }
+
+    fn represent(&self, tokens: &Tokens, mode: Mode) -> candle_core::Result<Tensor> {
+        match self {
+            Body::Encoder(body) => body.represent(tokens, mode),
+            Body::Words(body) => body.represent(tokens, mode),
+        }
+    }
+}
+
+impl Represent for Asked<'_> {
+    fn width(&self) -> usize {
+        match self {
+            Asked::Encoder(body) => body.width(),
+            Asked::Words(body) => body.width(),
+            Asked::AsItIs(body) => body.width(),
+        }
+    }
+
+    fn represent(&self, tokens: &Tokens, mode: Mode) -> candle_core::Result<Tensor> {
+        match self {
+            Asked::Encoder(body) => body.represent(tokens, mode),
+            Asked::Words(body) => body.represent(tokens, mode),
+            Asked::AsItIs(body) => body.represent(tokens, mode),
+        }
+    }
+}
+
+/// A data set as students read it, encoded once for all of them.
+pub struct EncodedSet {
+    /// To learn from.
+    pub learn: Box<dyn Encode>,
+    /// To choose on.
+    pub choose: Option<Box<dyn Encode>>,
+    /// To report.
+    pub report: Vec<Box<dyn Encode>>,
+}
+
+impl std::fmt::Debug for EncodedSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EncodedSet").field("learn", &self.learn.lengths().len()).finish_non_exhaustive()
+    }
+}
+
+impl EncodedSet {
+    /// All roles of `set` in sequences of at most `max_len` pieces.
+    ///
+    /// # Errors
+    /// As [`Source::encode`].
+    pub fn new(set: &DataSet, source: &Source, max_len: usize, device: &Device) -> Result<Self> {
+        let of =
+            |name: &str, examples: &Examples| source.encode(&format!("{} {name}", set.name), examples, max_len, device);
+        Ok(Self {
+            learn: of("training", &set.learn)?,
+            choose: set.choose.as_ref().map(|(name, examples)| of(name, examples)).transpose()?,
+            report: set.report.iter().map(|(part, examples)| of(part.name(), examples)).collect::<Result<_>>()?,
+        })
+    }
+}

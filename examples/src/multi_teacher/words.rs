@@ -1,0 +1,177 @@
+//! Pairs of texts as words, for a BiLSTM.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use kd_core::batch::{Rows, Tokens, pad};
+use kd_core::variables::Variables;
+use kd_data::digest;
+use kd_data::encode::Encode;
+use kd_data::example::TextExample;
+use kd_data::glove::read_vectors;
+use kd_data::task::Examples;
+use kd_data::vocabulary::Vocabulary;
+use kd_students::encoder::UNKNOWN;
+use kd_students::lookup::Lookup;
+use kd_students::pair::{PairEncoder, PairEncoderConfig};
+use kd_students::split_words;
+use serde_json::{Value, json};
+
+/// Of the words of a training text those are known that occur at least so often; the others train the unknown word.
+const LEAST: usize = 2;
+
+/// The words that a BiLSTM knows, and what their vectors start as.
+#[derive(Debug)]
+pub(super) struct Words {
+    lookup: Lookup,
+    /// By the row of the table.
+    vectors: Vec<(usize, Vec<f32>)>,
+    config: PairEncoderConfig,
+    digest: String,
+}
+
+impl Words {
+    /// The first `n` words of the vectors at `path`, in lower case, or without any the `n` most frequent of `texts`.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub(super) fn open(path: Option<&Path>, n: usize, texts: &[&Examples]) -> Result<Self> {
+        let (words, values, width) = match path {
+            Some(path) => {
+                let mut known = HashSet::new();
+                let is_wanted = |word: &str| known.len() < n && known.insert(word.to_lowercase());
+                let vectors = read_vectors(path, is_wanted)?;
+                let words: Vec<String> = vectors.words.iter().map(|word| word.to_lowercase()).collect();
+                (words, vectors.values, Some(vectors.width))
+            }
+            None => {
+                let examples: Vec<&TextExample> =
+                    texts.iter().map(|texts| of(texts)).collect::<Result<Vec<_>>>()?.concat();
+                let split = examples.iter().flat_map(|example| {
+                    std::iter::once(&example.first).chain(&example.second).map(|text| words_of(text))
+                });
+                let words = Vocabulary::words_where(split, |_, times| times >= LEAST);
+                (words.symbols().iter().take(n).cloned().collect(), Vec::new(), None)
+            }
+        };
+        let digest = digest::of_parts([
+            digest::of_parts(&words),
+            digest::of_bytes(values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>()),
+        ]);
+        let lookup = Lookup::new(words, Vec::new(), true, 1)?;
+        let config = PairEncoderConfig::new(lookup.word_rows());
+        let config = PairEncoderConfig { word_width: width.unwrap_or(config.word_width), ..config };
+        let first = lookup.word_rows() - lookup.words().len();
+        let vectors = values.chunks(config.word_width).enumerate();
+        let vectors = vectors.map(|(place, vector)| (first + place, vector.to_vec())).collect();
+        Ok(Self { lookup, vectors, config, digest })
+    }
+
+    /// Everything that decides how a student starts and what it reads.
+    pub(super) fn describe(&self) -> Value {
+        json!({"bilstm": self.config, "words": self.digest})
+    }
+
+    /// The encoder and its variables.
+    pub(super) fn build(&self, seed: u64, device: &Device) -> Result<(PairEncoder, Variables)> {
+        let variables = Variables::new(seed, candle_core::DType::F32, device);
+        let encoder = PairEncoder::new(&self.config, variables.builder())?;
+        if !self.vectors.is_empty() {
+            encoder.set_word_vectors(&self.vectors)?;
+        }
+        Ok((encoder, variables))
+    }
+
+    /// The pairs as ids, each text cut to `max_len` words; how many are cut is said on standard error.
+    pub(super) fn encode(
+        &self,
+        name: &str,
+        examples: &Examples,
+        max_len: usize,
+        device: &Device,
+    ) -> Result<EncodedPairs> {
+        if max_len == 0 {
+            bail!("--max-len: expected at least 1, found 0");
+        }
+        let mut cut = 0;
+        let mut ids = |text: &str| {
+            let mut ids: Vec<u32> = words_of(text).iter().map(|word| self.lookup.word(word)).collect();
+            cut += usize::from(ids.len() > max_len);
+            ids.truncate(max_len);
+            if ids.is_empty() { vec![UNKNOWN] } else { ids }
+        };
+        let mut pairs = Vec::with_capacity(examples.len());
+        for example in of(examples)? {
+            let second = example.second.as_ref().with_context(|| {
+                format!(
+                    "{}:{}: expected two texts, which bilstm reads, found one",
+                    examples.path().display(),
+                    example.line
+                )
+            })?;
+            pairs.push((ids(&example.first), ids(second)));
+        }
+        if cut > 0 {
+            eprintln!("note: {cut} texts of {} {name} pairs are cut to {max_len} words", pairs.len());
+        }
+        Ok(EncodedPairs::new(pairs, device))
+    }
+
+    /// A batch of pairs of `len` words together, of no meaning: to be timed.
+    pub(super) fn some_tokens(&self, batch: usize, len: usize, device: &Device) -> candle_core::Result<Tokens> {
+        let rows = self.config.words;
+        let ids = |n: usize| (0..n.max(1)).map(|place| (1 + (place * 7919) % (rows - 1)) as u32).collect::<Vec<u32>>();
+        let pairs = vec![(ids(len / 5), ids(len - len / 5)); batch];
+        EncodedPairs::new(pairs, device).collate(&(0..batch).collect::<Vec<_>>())
+    }
+}
+
+fn of(examples: &Examples) -> Result<Vec<&TextExample>> {
+    match examples {
+        Examples::Texts { data, .. } => Ok(data.examples.iter().collect()),
+        Examples::Sentences(_) => bail!("expected texts, found sentences of words"),
+    }
+}
+
+fn words_of(text: &str) -> Vec<String> {
+    split_words(text).into_iter().map(str::to_string).collect()
+}
+
+/// Pairs of texts as ids of words, encoded apart.
+#[derive(Debug)]
+pub(super) struct EncodedPairs {
+    pairs: Vec<(Vec<u32>, Vec<u32>)>,
+    lengths: Vec<usize>,
+    rows: Vec<usize>,
+    device: Device,
+}
+
+impl EncodedPairs {
+    fn new(pairs: Vec<(Vec<u32>, Vec<u32>)>, device: &Device) -> Self {
+        let lengths = pairs.iter().map(|(first, second)| first.len() + second.len()).collect();
+        Self { rows: vec![1; pairs.len()], pairs, lengths, device: device.clone() }
+    }
+}
+
+impl Encode for EncodedPairs {
+    fn collate(&self, examples: &[usize]) -> candle_core::Result<Tokens> {
+        let pair = |&id: &usize| match self.pairs.get(id) {
+            Some(pair) => Ok(pair.clone()),
+            None => candle_core::bail!("collate: expected example ids below {}, found {id}", self.pairs.len()),
+        };
+        let pairs = examples.iter().map(pair).collect::<candle_core::Result<Vec<_>>>()?;
+        let (first, second): (Vec<Vec<u32>>, Vec<Vec<u32>>) = pairs.into_iter().unzip();
+        let (first, second) = (pad(&first, &self.device)?, pad(&second, &self.device)?);
+        Ok(Tokens { first, second: Some(second), rows: Rows::Examples })
+    }
+
+    fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    fn rows(&self) -> &[usize] {
+        &self.rows
+    }
+}
