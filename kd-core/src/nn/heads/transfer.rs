@@ -58,7 +58,8 @@ impl<B> HeadPerTeacher<B> {
     ///
     /// # Errors
     /// If a variable of the body has no tensor or one of another shape, a tensor that is no head's belongs to no variable, or
-    /// `keep` names a set that is not there, or a set of this student twice; the message names all of them. Nothing is changed then.
+    /// `keep` names a set that is not there, or a set of this student twice; the message names all of them. Nothing is
+    /// changed then.
     pub fn start_from(
         &self,
         variables: &Variables,
