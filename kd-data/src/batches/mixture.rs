@@ -1,7 +1,7 @@
 //! Batches of several data sets in turn.
 //!
-//! Each data set keeps its own batches and its own count of steps; a [`Mixture`] says whose turn a step is, and the how manieth of
-//! that set. With sizes `n_i`, the numbers of batches of an epoch, and a temperature `T` the share of set `i` is
+//! Each data set keeps its own batches and its own count of steps; a [`Mixture`] says whose turn a step is, and how many that
+//! set has had. With sizes `n_i`, the numbers of batches of an epoch, and a temperature `T` the share of set `i` is
 //!
 //! ```text
 //! p_i = n_i^(1/T) / Σ_j n_j^(1/T)
@@ -27,9 +27,9 @@ const BLOCK: usize = 1024;
 ///
 /// ```
 /// use kd_data::batches::temperature_shares;
-/// assert_eq!(temperature_shares(&[1, 9], 1.0)?, [0.1, 0.9]);
-/// assert_eq!(temperature_shares(&[1, 9], 2.0)?, [0.25, 0.75]); // √1 to √9
-/// assert_eq!(temperature_shares(&[1, 9], f64::INFINITY)?, [0.5, 0.5]);
+/// assert_eq!(temperature_shares(&[1, 4], 1.0)?, [0.2, 0.8]);
+/// assert_eq!(temperature_shares(&[1, 4], 2.0)?, [1.0 / 3.0, 2.0 / 3.0]); // √1 to √4
+/// assert_eq!(temperature_shares(&[1, 4], f64::INFINITY)?, [0.5, 0.5]);
 /// # Ok::<(), kd_data::Error>(())
 /// ```
 ///
