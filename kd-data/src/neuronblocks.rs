@@ -4,10 +4,11 @@
 //! what kind of bond ⇥ A less often mentioned type of bonding is the metallic bond. ... ⇥ 0.2854161
 //! ```
 //!
-//! There is no header and no quoting; a line may end in a tab. In training and validation files the score is a teacher's
-//! probability that the passage answers the query, and no person said whether it does; in test files it is a person's 0 or 1.
-//! So the class of an example is **what the teacher holds likelier**, `1` from 0.5 on, except in test files. The scores themselves are a
-//! teacher like any other: [`teacher_outputs::import::tsv`](crate::teacher_outputs::import::tsv) takes them into a store.
+//! There is no header and no quoting; a line may end in a tab. In training and validation files the score is a
+//! teacher's probability that the passage answers the query, and no person said whether it does; in test files it is a
+//! person's 0 or 1. So the class of an example is **what the teacher holds likelier**, `1` from 0.5 on, except in test
+//! files. The scores themselves are a teacher like any other:
+//! [`teacher_outputs::import::tsv`](crate::teacher_outputs::import::tsv) takes them into a store.
 //!
 //! ```sh
 //! kd-label --import train_autotest.tsv --text 1 --second 2 --scores 3 --numbers probs \

@@ -1,8 +1,8 @@
 //! Lexical retrieval: which texts share the words of a query, by BM25 (Robertson & Zaragoza 2009).
 //!
-//! The formula and its numbers are the crate `bm25`'s: `k1` 1.2, `b` 0.75, and `ln(1 + (N - n + 0.5) / (n + 0.5))` for a word in `n` of
-//! `N` texts. Words are those of Unicode's rules (UAX #29) in lower case; there is no stemming and no list of stop words, which
-//! the weight of a word does without.
+//! The formula and its numbers are the crate `bm25`'s: `k1` 1.2, `b` 0.75, and `ln(1 + (N - n + 0.5) / (n + 0.5))` for
+//! a word in `n` of `N` texts. Words are those of Unicode's rules (UAX #29) in lower case; there is no stemming and no
+//! list of stop words, which the weight of a word does without.
 
 use bm25::{Embedder, EmbedderBuilder, Scorer, Tokenizer};
 use unicode_segmentation::UnicodeSegmentation;

@@ -1,8 +1,9 @@
 //! The sentences of a text.
 //!
-//! Boundaries are those of Unicode's rules (UAX #29), which take every full stop before a capital for an end. So a sentence that
-//! ends in an abbreviation is joined with the next: a letter (`J. Smith`), letters with stops between them (`the U.S. Army`), or one
-//! of a few English titles and words that stand before a name (`Dr.`, `St.`). A sentence that truly ends in one of them is joined too.
+//! Boundaries are those of Unicode's rules (UAX #29), which take every full stop before a capital for an end. So a
+//! sentence that ends in an abbreviation is joined with the next: a letter (`J. Smith`), letters with stops between
+//! them (`the U.S. Army`), or one of a few English titles and words that stand before a name (`Dr.`, `St.`). A sentence
+//! that truly ends in one of them is joined too.
 
 use std::ops::Range;
 

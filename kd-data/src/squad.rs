@@ -1,14 +1,14 @@
-//! The Stanford Question Answering Dataset (Rajpurkar et al. 2016, 2018) and sets in its format, XQuAD for one: articles, their
-//! paragraphs, and questions whose answers are spans of the paragraph.
+//! The Stanford Question Answering Dataset (Rajpurkar et al. 2016, 2018) and sets in its format, XQuAD for one:
+//! articles, their paragraphs, and questions whose answers are spans of the paragraph.
 //!
 //! ```text
 //! {"data": [{"title": "Normans", "paragraphs": [{"context": "The Normans ...", "qas": [
 //!     {"id": "56d", "question": "In what country ...?", "answers": [{"text": "France", "answer_start": 159}], "is_impossible": false}]}]}]}
 //! ```
 //!
-//! Version 1.1 has no `is_impossible`; a test file has no answers. Two sets of pairs are made of them: [`sentence_pairs`],
-//! labelled, as QNLI has them, and [`passage_pairs`], unlabelled, for the distillation pre-training of TMKD (Yang et al. 2020,
-//! §3.1.1). [`merge`] makes one set of several files, [`split`] cuts it by article.
+//! Version 1.1 has no `is_impossible`; a test file has no answers. Two sets of pairs are made of them:
+//! [`sentence_pairs`], labelled, as QNLI has them, and [`passage_pairs`], unlabelled, for the distillation pre-training
+//! of TMKD (Yang et al. 2020, §3.1.1). [`merge`] makes one set of several files, [`split`] cuts it by article.
 
 mod merge;
 mod passages;
@@ -70,9 +70,9 @@ pub enum Answer {
 /// The articles of a file.
 ///
 /// # Errors
-/// If the file cannot be read, is not UTF-8, no JSON or has no articles, if a value is missing or of another kind, or if an answer
-/// does not stand where `answer_start`, in characters, says. Messages name the place, `data[0].paragraphs[2].context` for
-/// example.
+/// If the file cannot be read, is not UTF-8, no JSON or has no articles, if a value is missing or of another kind, or
+/// if an answer does not stand where `answer_start`, in characters, says. Messages name the place,
+/// `data[0].paragraphs[2].context` for example.
 pub fn read_squad(path: impl AsRef<Path>) -> Result<Vec<Article>> {
     let path = path.as_ref();
     let text = read_text(path)?;

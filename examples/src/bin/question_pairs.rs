@@ -7,11 +7,12 @@
 //!     --text question --second passage --store outputs
 //! ```
 //!
-//! `sentences/{train,dev,test}.tsv` have the columns `question`, `sentence` and `label`, as QNLI has them (Wang et al. 2019): a
-//! question comes twice, with the sentence of its paragraph that answers it and with the most similar one that does not.
-//! `unlabelled.tsv` has `question` and `passage`: each question of the training articles with its own paragraph and with others
-//! that BM25 finds, for the first stage of TMKD (Yang et al. 2020, §3.1.1). Articles are whole on one side of every cut. Rows are
-//! shuffled by the seed, so that the first so many are a sample.
+//! `sentences/{train,dev,test}.tsv` have the columns `question`, `sentence` and `label`, as QNLI has them (Wang et al.
+//! 2019): a question comes twice, with the sentence of its paragraph that answers it and with the most similar one that
+//! does not. `unlabelled.tsv` has `question` and `passage`: each question of the training articles with its own
+//! paragraph and with others that BM25 finds, for the first stage of TMKD (Yang et al. 2020, §3.1.1). Articles are
+//! whole on one side of every cut. GLUE's QNLI has the same paragraphs, in its dev set those of SQuAD's: it cannot
+//! measure what was trained on these pairs. Rows are shuffled by the seed, so that the first so many are a sample.
 
 use std::path::PathBuf;
 

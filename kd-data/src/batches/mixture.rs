@@ -1,15 +1,16 @@
 //! Batches of several data sets in turn.
 //!
-//! Each data set keeps its own batches and its own count of steps; a [`Mixture`] says whose turn a step is, and the how manieth of
-//! that set. With sizes `n_i`, the numbers of batches of an epoch, and a temperature `T` the share of set `i` is
+//! Each data set keeps its own batches and its own count of steps; a [`Mixture`] says whose turn a step is, and how
+//! many that set has had. With sizes `n_i`, the numbers of batches of an epoch, and a temperature `T` the share of set
+//! `i` is
 //!
 //! ```text
 //! p_i = n_i^(1/T) / Σ_j n_j^(1/T)
 //! ```
 //!
-//! `T = 1` is proportional: every set has equally many epochs. A larger `T` gives small sets more than that, and an infinite one
-//! gives all the same. (Multilingual BERT and T5 name it so: Raffel et al. 2020, §3.5.2; Clark et al. 2019, "BAM!", use the power
-//! 0.75, which is `T` = 4/3.)
+//! `T = 1` is proportional: every set has equally many epochs. A larger `T` gives small sets more than that, and an
+//! infinite one gives all the same. (Multilingual BERT and T5 name it so: Raffel et al. 2020, §3.5.2; Clark et al.
+//! 2019, "BAM!", use the power 0.75, which is `T` = 4/3.)
 
 use std::sync::{Mutex, PoisonError};
 
@@ -27,9 +28,9 @@ const BLOCK: usize = 1024;
 ///
 /// ```
 /// use kd_data::batches::temperature_shares;
-/// assert_eq!(temperature_shares(&[1, 9], 1.0)?, [0.1, 0.9]);
-/// assert_eq!(temperature_shares(&[1, 9], 2.0)?, [0.25, 0.75]); // √1 to √9
-/// assert_eq!(temperature_shares(&[1, 9], f64::INFINITY)?, [0.5, 0.5]);
+/// assert_eq!(temperature_shares(&[1, 4], 1.0)?, [0.2, 0.8]);
+/// assert_eq!(temperature_shares(&[1, 4], 2.0)?, [1.0 / 3.0, 2.0 / 3.0]); // √1 to √4
+/// assert_eq!(temperature_shares(&[1, 4], f64::INFINITY)?, [0.5, 0.5]);
 /// # Ok::<(), kd_data::Error>(())
 /// ```
 ///
@@ -212,8 +213,8 @@ impl Batches for MixedBatches<'_> {
         Ok(Batch { task: turn.set, ..self.sets[turn.set].batch(turn.step)? })
     }
 
-    /// As many as the sets' epochs have together, if all of them know theirs. Only with proportional shares, in even order, is that
-    /// every example once.
+    /// As many as the sets' epochs have together, if all of them know theirs. Only with proportional shares, in even
+    /// order, is that every example once.
     fn steps_per_epoch(&self) -> Option<usize> {
         self.sets.iter().map(|set| set.steps_per_epoch()).sum()
     }

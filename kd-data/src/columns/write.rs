@@ -9,12 +9,12 @@ use super::{Columns, LabelKind};
 use crate::error::{Error, Result};
 use crate::example::{Label, TextExample};
 
-/// Writes `examples` as a tab-separated table that [`read_columns`](super::read_columns) reads with the same `columns`; the order
-/// is group, texts, label.
+/// Writes `examples` as a tab-separated table that [`read_columns`](super::read_columns) reads with the same `columns`;
+/// the order is group, texts, label.
 ///
 /// # Errors
-/// If the file cannot be written, if an example lacks what `columns` names or has a label of another kind, or if a text holds a tab or
-/// the end of a line, for which the format has no form. Messages name the line it would have stood on.
+/// If the file cannot be written, if an example lacks what `columns` names or has a label of another kind, or if a text
+/// holds a tab or the end of a line, for which the format has no form. Messages name the line it would have stood on.
 pub fn write_tsv(path: impl AsRef<Path>, columns: &Columns, examples: &[TextExample]) -> Result<()> {
     let path = path.as_ref();
     let names = [columns.group.as_ref(), Some(&columns.first), columns.second.as_ref(), columns.label.as_ref()];

@@ -13,9 +13,9 @@ pub struct Merged {
     pub questions: usize,
 }
 
-/// Every article, paragraph and question once: articles of one title are one, and so are paragraphs of one context and, in a
-/// paragraph, questions of one text. What is known of an answer in one place is known; where one calls a question impossible that
-/// another answers, the answer stays.
+/// Every article, paragraph and question once: articles of one title are one, and so are paragraphs of one context and,
+/// in a paragraph, questions of one text. What is known of an answer in one place is known; where one calls a question
+/// impossible that another answers, the answer stays.
 ///
 /// A paragraph that stands under two titles stays with the first, so that a cut by article never has it on both sides.
 pub fn merge(articles: impl IntoIterator<Item = Article>) -> (Vec<Article>, Merged) {

@@ -20,8 +20,8 @@ pub struct PassageCounts {
 /// Every question, whatever is known of its answer, with its own paragraph and with the `retrieved` other paragraphs of
 /// `articles` that are most like it by BM25; no pair twice, no labels.
 ///
-/// It stands for the web search of TMKD (Yang et al. 2020, §3.1.1), whose results share words with the question and mostly do
-/// not answer it. `group` is the question's id and `line` the pair's number.
+/// It stands for the web search of TMKD (Yang et al. 2020, §3.1.1), whose results share words with the question and
+/// mostly do not answer it. `group` is the question's id and `line` the pair's number.
 pub fn passage_pairs<'a>(
     articles: impl IntoIterator<Item = &'a Article>,
     retrieved: usize,

@@ -20,14 +20,14 @@ pub struct SentenceCounts {
     pub without_negative: usize,
 }
 
-/// Pairs of a question and a sentence of its paragraph, `entailment` if the sentence holds the answer and `not_entailment` if
-/// not, after QNLI (Wang et al. 2019, §3.3): each question has one of each, so that neither a question nor a class is
-/// more frequent.
+/// Pairs of a question and a sentence of its paragraph, `entailment` if the sentence holds the answer and
+/// `not_entailment` if not, after QNLI (Wang et al. 2019, §3.3): each question has one of each, so that neither a
+/// question nor a class is more frequent.
 ///
-/// The positive sentence is that of most annotators' answers, the first of several. The negative one is the sentence most like
-/// the question by BM25, weights taken from the sentences of all `articles`, of those that hold no annotator's answer as text:
-/// not only is the span elsewhere, the words are not there. The pairs of a question stand together, its positive one first;
-/// `group` is the question's id and `line` the pair's number.
+/// The positive sentence is that of most annotators' answers, the first of several. The negative one is the sentence
+/// most like the question by BM25, weights taken from the sentences of all `articles`, of those that hold no
+/// annotator's answer as text: not only is the span elsewhere, the words are not there. The pairs of a question stand
+/// together, its positive one first; `group` is the question's id and `line` the pair's number.
 ///
 /// Impossible questions are left out: as negatives alone they would let a student tell a class from the question.
 pub fn sentence_pairs<'a>(articles: impl IntoIterator<Item = &'a Article>) -> (Vec<TextExample>, SentenceCounts) {

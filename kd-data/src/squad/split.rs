@@ -18,8 +18,8 @@ pub struct Split {
     pub test: Vec<usize>,
 }
 
-/// Draws whole articles for test and for dev until they have the shares `test` and `dev` of all questions with an answer, or so
-/// nearly that the next article would be too much; the others are for training.
+/// Draws whole articles for test and for dev until they have the shares `test` and `dev` of all questions with an
+/// answer, or so nearly that the next article would be too much; the others are for training.
 ///
 /// Articles without such questions are always for training.
 ///
