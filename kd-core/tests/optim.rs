@@ -154,10 +154,21 @@ fn with_a_gradient_for_every_row_lazy_and_dense_are_the_same() {
             lazy.step_sparse(&gradients(None), &[("table", &sparse)], 0.5, 0.3).unwrap();
             dense.step(&gradients(Some((&table, &gradient))), 0.5, 0.3).unwrap();
         }
-        assert_eq!(bits(&lazy_table), bits(&table), "{config:?} {dtype:?}");
+        // On a GPU a kernel makes the dense update, and Candle's operations the other: the same but for rounding.
+        let tolerance = match dtype {
+            _ if device().is_cpu() => 0.0,
+            DType::F64 => 1e-14,
+            DType::F32 => 1e-6,
+            _ => 0.01,
+        };
+        let same = |a: &Tensor, b: &Tensor, name: &str| {
+            assert_close(a, b, tolerance, tolerance)
+                .unwrap_or_else(|error| panic!("{config:?} {dtype:?} {name}: {error}"));
+        };
+        same(&lazy_table, &table, "weights");
         let lazy = lazy.state().unwrap();
         for (name, moment) in dense.state().unwrap() {
-            assert_eq!(bits(&lazy[&name]), bits(&moment), "{config:?} {dtype:?} {name}");
+            same(&lazy[&name], &moment, &name);
         }
     }
 }

@@ -142,11 +142,13 @@ fn what_stands_at_padding_is_not_read() {
     let loss = |states: &Tensor, weights: &Tensor| (states * weights).unwrap().sum_all().unwrap();
     let a = gradients(&variables, &short, &loss(&a, &weights));
     let b = gradients(&variables, &long, &loss(&b, &Tensor::cat(&[weights, at_padding], 1).unwrap()));
+    // On a GPU the products of a longer batch may add in another order.
+    let tolerance = if device().is_cpu() { 0.0 } else { 1e-13 };
     for (a, b) in a.iter().zip(&b).take(a.len() - 1) {
-        assert_close(b, a, 0.0, 0.0).unwrap();
+        assert_close(b, a, tolerance, tolerance).unwrap();
     }
     let (a, b) = (a.last().unwrap(), b.last().unwrap());
-    assert_close(&b.narrow(1, 0, len).unwrap(), a, 0.0, 0.0).unwrap();
+    assert_close(&b.narrow(1, 0, len).unwrap(), a, tolerance, tolerance).unwrap();
     for (sequence, &length) in lengths.iter().enumerate() {
         let padding = b.get(sequence).unwrap().narrow(0, length, more - length).unwrap();
         assert_close(&padding, &padding.zeros_like().unwrap(), 0.0, 0.0).unwrap();
