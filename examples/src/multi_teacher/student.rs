@@ -32,7 +32,7 @@ pub struct Source(Kind);
 #[derive(Debug)]
 enum Kind {
     Encoder(Box<Checkpoint>),
-    Words(Words),
+    Words(Box<Words>),
 }
 
 /// A pretrained encoder.
@@ -97,7 +97,7 @@ impl Source {
                 }
             }
             let words = Words::open(options.vectors.as_deref(), options.words, texts)?;
-            return Ok(Self(Kind::Words(words)));
+            return Ok(Self(Kind::Words(Box::new(words))));
         }
         let find = FindOptions { pickle: options.pickle, ..FindOptions::default() };
         let files = ModelFiles::find_with(&options.student, &options.revision, &HubEnvironment::from_env()?, &find)?;
