@@ -9,6 +9,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use candle_core::Device;
+use kd_core::model::{Mode, Student};
+use kd_core::ops::packed::Precision;
+use kd_data::encode::{Encode, EncodedTexts, WordPieces};
+use kd_students::bundle::PairBundle;
+use kd_students::split_words;
+use kd_teachers::distilled;
 use runs::{files, kill_until_done};
 use serde_json::Value;
 use teachers::{Teacher, animals, checkpoint, failure, json, of_two, rte, success, without_clock};
@@ -116,6 +123,25 @@ fn assert_same(a: &Path, b: &Path) {
     }
 }
 
+/// The name and the folder of the student in `out`.
+fn only_student(out: &Path) -> (String, PathBuf) {
+    let kept: Vec<_> = std::fs::read_dir(out.join("students")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    (kept[0].file_name().unwrap().to_str().unwrap().to_string(), kept[0].clone())
+}
+
+/// The probabilities that were kept of a run.
+fn answers(out: &Path, name: &str, part: &str) -> Vec<Vec<f32>> {
+    let path = out.join("runs").join(format!("{name}.answers"));
+    candle_core::safetensors::load(path, &Device::Cpu).unwrap()[part].to_vec2().unwrap()
+}
+
+fn assert_close(a: &[Vec<f32>], b: &[Vec<f32>]) {
+    assert_eq!(a.len(), b.len());
+    let worst = a.concat().iter().zip(b.concat()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-5, "{worst}");
+}
+
 #[test]
 fn every_method_runs_once_in_two_stages_and_a_second_time_not_at_all() {
     let room = Room::new();
@@ -168,7 +194,7 @@ fn every_method_runs_once_in_two_stages_and_a_second_time_not_at_all() {
     }
     let answers = files(&room.path("out/runs"));
     for (path, bytes) in answers.iter().filter(|(path, _)| path.extension().unwrap() == "answers") {
-        let probs = candle_core::safetensors::load_buffer(bytes, &candle_core::Device::Cpu).unwrap()["dev"].clone();
+        let probs = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).unwrap()["dev"].clone();
         assert_eq!(probs.dims(), [40, 2]);
         for row in probs.to_vec2::<f32>().unwrap() {
             assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{}: {row:?}", path.display());
@@ -251,7 +277,7 @@ fn a_bilstm_learns_pairs_and_keeps_no_head_of_other_teachers() {
     command.args(["--task", "rte", "--data"]).arg(&room.data).args(["--student", "bilstm", "--vectors"]).arg(&vectors);
     command.arg("--out").arg(room.path("out")).arg("--teacher").arg(&room.teachers[0]);
     command.args("--device cpu --max-len 8 --batch-size 8 --seeds 1 --epochs 2 --latency-seconds 0".split_whitespace());
-    command.args(["--method", "tkd", "--best-teacher", "one"]);
+    command.args(["--method", "tkd", "--best-teacher", "one", "--save"]);
     let stage_1 = room.stage_1();
     let other = teacher(1, "two-u").file(room.folder.path(), 200..224);
     command.args(&stage_1[..2]).arg("--stage1-teacher").arg(other);
@@ -260,6 +286,14 @@ fn a_bilstm_learns_pairs_and_keeps_no_head_of_other_teachers() {
     assert!(run.get("heads_of_stage_1").is_none(), "{run}");
     assert_eq!(run["decides"]["student"]["bilstm"]["word_width"], 3);
     assert_eq!(room.rows("out")[0]["student"], "bilstm");
+
+    let (name, kept) = only_student(&room.path("out"));
+    let bundle = PairBundle::load(&kept, &Device::Cpu, Precision::F32).unwrap();
+    let words = |text: String| split_words(&text).into_iter().map(str::to_string).collect::<Vec<_>>();
+    let pairs: Vec<_> = (100..140).map(teachers::pair).map(|(a, b)| (words(a), words(b))).collect();
+    let probs = bundle.probabilities(0, &pairs).unwrap();
+    let probs: Vec<Vec<f32>> = probs.iter().map(|row| row.iter().map(|&p| p as f32).collect()).collect();
+    assert_close(&probs, &answers(&room.path("out"), &name, "dev"));
 }
 
 #[test]
@@ -310,10 +344,20 @@ fn tables_with_a_labelled_test_part_let_dev_choose() {
     command
         .arg("--out")
         .arg(room.path("out"))
-        .args(["--method", "gold", "--layers", "2", "--seeds", "1", "--epochs", "8"]);
+        .args(["--method", "gold", "--layers", "2", "--seeds", "1", "--epochs", "8", "--save"]);
     command.args("--device cpu --max-len 14 --batch-size 8 --lr 5e-3 --latency-seconds 0".split_whitespace());
     let said = success(command);
     assert!(said.contains("chosen on dev (40)") && said.contains("reported: dev (40), test (40)"), "{said}");
     let rows = &json(&room.path("out/animals.json"))["rows"];
     assert!(rows[0]["values"]["test"]["accuracy"][0].as_f64().unwrap() >= 0.9, "{rows}");
+
+    // The student that was kept says again what it said.
+    let (name, kept) = only_student(&room.path("out"));
+    let (student, classes, _) = distilled::load(&kept, &Device::Cpu).unwrap();
+    assert_eq!(classes, [["a-cat", "a-rug", "the-dog"]]);
+    let pieces = WordPieces::from_file(kept.join("tokenizer.json")).unwrap();
+    let encoded = EncodedTexts::pairs(&pieces, (140..180).map(teachers::pair), 14, &Device::Cpu).unwrap();
+    let output = student.forward(&encoded.collate(&(0..40).collect::<Vec<_>>()).unwrap(), Mode::Eval).unwrap();
+    let probs = student.probabilities(&output).unwrap().to_vec2::<f32>().unwrap();
+    assert_close(&probs, &answers(&room.path("out"), &name, "test"));
 }

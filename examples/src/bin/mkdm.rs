@@ -78,7 +78,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     check_alphas(&[args.alpha])?;
     args.training.check()?;
-    let device = args.training.device.open()?;
+    let device = args.training.open_device()?;
     let TrainingOptions { keep, hold_out, limit_train, .. } = args.training;
     let mut sets = Vec::new();
     for SetChoice { name, task, folder, .. } in &args.set {
@@ -99,6 +99,7 @@ fn main() -> Result<()> {
     let taught = taught.collect::<Result<Vec<_>>>()?;
 
     let results = Results::open(args.training.out.join("runs"))?;
+    let students = args.training.students();
     let joint = Joint {
         taught: &taught,
         pupil,
@@ -107,6 +108,7 @@ fn main() -> Result<()> {
         temperature: args.sampling_temperature,
         drawn: args.drawn,
         results: &results,
+        students: students.as_deref(),
         checkpoint_every: args.training.checkpoint_every(&device),
         device: &device,
     };

@@ -80,7 +80,7 @@ fn main() -> Result<()> {
     let methods = args.methods()?;
     check_alphas(&args.alpha)?;
     args.training.check()?;
-    let device = args.training.device.open()?;
+    let device = args.training.open_device()?;
     let TrainingOptions { keep, hold_out, limit_train, .. } = args.training;
     let set = DataSet::read(&args.task, args.table.task(&args.task)?, &args.data, keep, hold_out, limit_train)?;
     println!("{}", set.roles());
@@ -98,6 +98,7 @@ fn main() -> Result<()> {
     let (results, checkpoint_every) = (folder("runs")?, args.training.checkpoint_every(&device));
     let open = |texts| args.stage_1.open(texts, &source, &settings, folder("stage-1")?, checkpoint_every, &device);
     let stage_1 = unlabelled.as_ref().map(open).transpose()?;
+    let students = args.training.students();
     let of_depth = |pupil| Experiment {
         taught: &taught,
         pupil,
@@ -105,6 +106,7 @@ fn main() -> Result<()> {
         stage_1: stage_1.as_ref(),
         steps: None,
         results: &results,
+        students: students.as_deref(),
         checkpoint_every,
         device: &device,
     };

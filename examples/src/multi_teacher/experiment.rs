@@ -1,6 +1,7 @@
 //! A data set, its teachers, and the students that learn from both: every run by name, once.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
@@ -68,6 +69,8 @@ pub struct Experiment<'a> {
     pub steps: Option<usize>,
     /// Where results are kept.
     pub results: &'a Results,
+    /// Where students are kept, each as a folder of its name; none: they are not.
+    pub students: Option<&'a Path>,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
     /// Where it is computed.
@@ -143,13 +146,17 @@ impl Experiment<'_> {
     /// If a file cannot be read or written, training breaks, or Ctrl-C was pressed.
     pub fn result(&self, run: &Run) -> Result<Option<Record>> {
         let (name, decides) = self.name(run);
-        self.results.made(&name, || {
+        let result = self.results.made(&name, || {
             let Some((stage, soft, seed)) = self.stage_1_of(run) else {
                 return self.train(run, name.clone(), decides, None).map(Some);
             };
             let Some(tensors) = stage.student(&self.pupil, soft, seed)? else { return Ok(None) };
             self.train(run, name.clone(), decides, Some((stage, soft, tensors))).map(Some)
-        })
+        })?;
+        if result.is_some() {
+            check_saved(self.students, &name);
+        }
+        Ok(result)
     }
 
     fn train(
@@ -173,6 +180,9 @@ impl Experiment<'_> {
         let trained = self.teach(run, &built, &name)?;
         let answers = self.answers(&built)?;
         kd_core::checkpoint::save(&self.results.file(&name, "answers"), &answers, &name)?;
+        if let Some(students) = self.students {
+            built.save(&self.pupil, std::slice::from_ref(&self.set().classes), &students.join(&name))?;
+        }
         let Trained { steps, kept_step, evaluations, pace } = trained;
         Ok(Record {
             name,
@@ -274,6 +284,13 @@ impl Experiment<'_> {
         let objective = self.settings.objective(run.alpha);
         let choose: Vec<&dyn kd_data::encode::Encode> = self.taught.encoded.choose.iter().map(|part| &**part).collect();
         super::plan::probe(&built, &batches, objective, self.settings, &choose, self.device)
+    }
+}
+
+/// Says so if a student that is to be kept was made when it was not.
+pub(super) fn check_saved(students: Option<&Path>, name: &str) {
+    if students.is_some_and(|students| !students.join(name).exists()) {
+        eprintln!("note: {name} was made without --save; where its .json is removed it is made again");
     }
 }
 

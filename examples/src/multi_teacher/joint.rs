@@ -3,6 +3,8 @@
 //!
 //! It makes as many updates on each data set as a student of that set alone, so that the two can be compared.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use kd_core::batch::{Batches, Described};
@@ -11,7 +13,7 @@ use kd_data::batches::{BatchPlan, DEFAULT_POOL, Mixture, Order, temperature_shar
 use kd_data::encode::Encode;
 use serde_json::{Value, json};
 
-use super::experiment::{Experiment, Record};
+use super::experiment::{Experiment, Record, check_saved};
 use super::results::{Results, name_of};
 use super::student::{Built, Pupil};
 use super::teachers::identities;
@@ -34,6 +36,8 @@ pub struct Joint<'a> {
     pub drawn: bool,
     /// Where results are kept.
     pub results: &'a Results,
+    /// Where students are kept, each as a folder of its name; none: they are not.
+    pub students: Option<&'a Path>,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
     /// Where it is computed.
@@ -113,6 +117,7 @@ impl<'a> Joint<'a> {
             stage_1: None,
             steps: Some(steps),
             results: self.results,
+            students: self.students,
             checkpoint_every: self.checkpoint_every,
             device: self.device,
         };
@@ -150,7 +155,7 @@ impl<'a> Joint<'a> {
     /// If a file cannot be read or written, training breaks, or Ctrl-C was pressed.
     pub fn result(&self, seed: u64) -> Result<Option<Record>> {
         let (name, decides) = self.name(seed);
-        self.results.made(&name, || {
+        let result = self.results.made(&name, || {
             let built = self.build(seed)?;
             let course_name = name.as_str();
             let trained = self.with_batches(seed, |batches| {
@@ -184,6 +189,10 @@ impl<'a> Joint<'a> {
                 scores.insert(taught.set.name.clone(), of_set.into());
             }
             kd_core::checkpoint::save(&self.results.file(&name, "answers"), &answers, &name)?;
+            if let Some(students) = self.students {
+                let classes: Vec<Vec<String>> = self.taught.iter().map(|taught| taught.set.classes.clone()).collect();
+                built.save(&self.pupil, &classes, &students.join(&name))?;
+            }
             Ok(Some(Record {
                 name: name.clone(),
                 decides,
@@ -196,7 +205,11 @@ impl<'a> Joint<'a> {
                 device: super::name_of_device(self.device).to_string(),
                 pace: trained.pace,
             }))
-        })
+        })?;
+        if result.is_some() {
+            check_saved(self.students, &name);
+        }
+        Ok(result)
     }
 
     fn build(&self, seed: u64) -> Result<Built> {

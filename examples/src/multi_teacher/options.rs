@@ -150,9 +150,15 @@ pub struct TrainingOptions {
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     pub device: DeviceChoice,
+    /// On a GPU, products of f32 are made in TF32, with 10 bits of mantissa
+    #[arg(long)]
+    pub tf32: bool,
     /// Folder of the results
     #[arg(long)]
     pub out: PathBuf,
+    /// Keep every student too, as a folder below students/
+    #[arg(long)]
+    pub save: bool,
 }
 
 /// A loss between a head and its teacher.
@@ -188,6 +194,7 @@ impl TrainingOptions {
                 SoftChoice::Kl => SoftLoss::Kl { temperature: self.temperature },
             },
             centre: self.centre,
+            tf32: self.tf32,
         };
         settings.check()?;
         Ok(settings)
@@ -207,6 +214,24 @@ impl TrainingOptions {
             bail!("--checkpoint-every: expected at least 1, found 0");
         }
         check_list("seeds", &self.seeds)
+    }
+
+    /// The device, computing as it is asked to.
+    ///
+    /// # Errors
+    /// If it cannot be had, or TF32 is asked for where there is none.
+    pub fn open_device(&self) -> Result<Device> {
+        let device = self.device.open()?;
+        if self.tf32 && !device.is_cuda() {
+            bail!("--tf32: expected a CUDA device, found the CPU");
+        }
+        candle_core::cuda::set_gemm_reduced_precision_f32(self.tf32);
+        Ok(device)
+    }
+
+    /// The folder that students are kept in, if they are.
+    pub fn students(&self) -> Option<PathBuf> {
+        self.save.then(|| self.out.join("students"))
     }
 
     /// Steps between checkpoints.

@@ -1,5 +1,7 @@
 //! Who learns: the first layers of a pretrained encoder, or a BiLSTM over words.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
 use kd_core::batch::{Rows, Sequence, Tokens};
@@ -12,6 +14,7 @@ use kd_data::encode::{Encode, WordPieces};
 use kd_data::task::Examples;
 use kd_students::pair::PairEncoder;
 use kd_teachers::config::EncoderConfig;
+use kd_teachers::distilled;
 use kd_teachers::encoder::PackedEncoder;
 use kd_teachers::heads::{Pooling, Representation, RepresentationOptions};
 use kd_teachers::hub::{FindOptions, HubEnvironment, ModelFiles};
@@ -29,7 +32,7 @@ pub struct Source(Kind);
 #[derive(Debug)]
 enum Kind {
     Encoder(Box<Checkpoint>),
-    Words(Words),
+    Words(Box<Words>),
 }
 
 /// A pretrained encoder.
@@ -94,7 +97,7 @@ impl Source {
                 }
             }
             let words = Words::open(options.vectors.as_deref(), options.words, texts)?;
-            return Ok(Self(Kind::Words(words)));
+            return Ok(Self(Kind::Words(Box::new(words))));
         }
         let find = FindOptions { pickle: options.pickle, ..FindOptions::default() };
         let files = ModelFiles::find_with(&options.student, &options.revision, &HubEnvironment::from_env()?, &find)?;
@@ -228,6 +231,23 @@ impl Pupil<'_> {
 }
 
 impl Built {
+    /// Writes the student into `folder`, with the names of the classes of each of its data sets: as [`kd_teachers::distilled`]
+    /// or [`kd_students::bundle::PairBundle`] reads it.
+    ///
+    /// # Errors
+    /// If a file cannot be written, or `pupil` is another's.
+    pub fn save(&self, pupil: &Pupil<'_>, classes: &[Vec<String>], folder: &Path) -> Result<()> {
+        match (self.student.body(), &pupil.source.0) {
+            (Body::Encoder(body), Kind::Encoder(checkpoint)) => {
+                let student = self.student.copy_onto((**body).clone())?;
+                distilled::save(&student, classes, &self.variables, &checkpoint.files.tokenizer, folder)?;
+            }
+            (Body::Words(_), Kind::Words(words)) => words.save(&self.student, classes, &self.variables, folder)?,
+            _ => bail!("{}: expected the pupil that was built, found {}", folder.display(), pupil.name()),
+        }
+        Ok(())
+    }
+
     /// The student as it is now, to be asked: on the CPU with packed layers, which keep no graph.
     fn asked(&self, device: &Device) -> Result<HeadPerTeacher<Asked<'_>>> {
         let body = match self.student.body() {

@@ -24,7 +24,7 @@ use crate::progress::Progress;
 
 /// Tokens of a batch that is only asked, padding included: what keeps the caches of a CPU, and a GPU busy.
 const ASKED_ON_CPU: usize = 4096;
-const ASKED_ON_GPU: usize = 1 << 16;
+const ASKED_ON_GPU: usize = 1 << 15;
 /// Steps of a process that are not timed: buffers are allocated and kernels compiled in them.
 const WARM_UP: usize = 3;
 
@@ -53,6 +53,9 @@ pub struct Settings {
     pub soft: SoftLoss,
     /// Whether teachers' logits are centred first.
     pub centre: bool,
+    /// Whether products of f32 are made in TF32.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tf32: bool,
 }
 
 impl Settings {

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use kd_core::batch::{Rows, Tokens, pad};
+use kd_core::nn::HeadPerTeacher;
 use kd_core::variables::Variables;
 use kd_data::digest;
 use kd_data::encode::Encode;
@@ -13,6 +14,7 @@ use kd_data::example::TextExample;
 use kd_data::glove::read_vectors;
 use kd_data::task::Examples;
 use kd_data::vocabulary::Vocabulary;
+use kd_students::bundle::{BundleOptions, PairDescription, save_pairs};
 use kd_students::encoder::UNKNOWN;
 use kd_students::lookup::Lookup;
 use kd_students::pair::{PairEncoder, PairEncoderConfig};
@@ -82,6 +84,27 @@ impl Words {
             encoder.set_word_vectors(&self.vectors)?;
         }
         Ok((encoder, variables))
+    }
+
+    /// Writes a student of these words into `folder`.
+    pub(super) fn save<B>(
+        &self,
+        student: &HeadPerTeacher<B>,
+        classes: &[Vec<String>],
+        variables: &Variables,
+        folder: &Path,
+    ) -> Result<()> {
+        let description = PairDescription {
+            encoder: self.config.clone(),
+            sets: student.sets().to_vec(),
+            bias: student.has_bias(),
+            dropout: student.dropout(),
+            classes: classes.to_vec(),
+            words: self.lookup.words().to_vec(),
+            lower_case: true,
+        };
+        save_pairs(folder, &description, variables, BundleOptions::default())?;
+        Ok(())
     }
 
     /// The pairs as ids, each text cut to `max_len` words; how many are cut is said on standard error.
