@@ -198,3 +198,51 @@ impl Encode for EncodedPairs {
         &self.rows
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kd_data::example::Dataset;
+
+    fn pairs(texts: &[(&str, Option<&str>)]) -> Examples {
+        let example = |(first, second): &(&str, Option<&str>)| TextExample {
+            first: first.to_string(),
+            second: second.map(str::to_string),
+            line: 7,
+            ..TextExample::default()
+        };
+        let data = Dataset { path: "pairs.tsv".into(), examples: texts.iter().map(example).collect() };
+        Examples::Texts { data, left_out: Vec::new() }
+    }
+
+    fn ids(words: &Words, texts: &[(&str, Option<&str>)], max_len: usize) -> Vec<(Vec<u32>, Vec<u32>)> {
+        words.encode("test", &pairs(texts), max_len, &Device::Cpu).unwrap().pairs
+    }
+
+    #[test]
+    fn the_first_words_of_the_vectors_are_known_in_lower_case() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vectors.txt");
+        std::fs::write(&path, "The 1 2\nthe 3 4\ncat 5 6\ndog 7 8\n").unwrap();
+        let words = Words::open(Some(&path), 2, &[]).unwrap();
+        assert_eq!(words.lookup.words(), ["the", "cat"]);
+        assert_eq!(words.vectors, [(2, vec![1., 2.]), (3, vec![5., 6.])]);
+        assert_eq!((words.config.word_width, words.config.words), (2, 4));
+        // An empty text is one unknown word; longer ones are cut.
+        assert_eq!(ids(&words, &[("The CAT dog", Some(""))], 2), [(vec![2, 3], vec![UNKNOWN])]);
+        let (_, variables) = words.build(1, &Device::Cpu).unwrap();
+        let table = variables.tensors()["words.weight"].to_vec2::<f32>().unwrap();
+        assert_eq!(table[2..], [[1., 2.], [5., 6.]]);
+    }
+
+    #[test]
+    fn without_vectors_the_frequent_words_of_the_texts_are_known() {
+        let train = pairs(&[("a b", Some("c a")), ("b d", Some("a"))]);
+        let words = Words::open(None, 10, &[&train]).unwrap();
+        assert_eq!(words.lookup.words(), ["a", "b"]);
+        assert_ne!(words.digest, Words::open(None, 1, &[&train]).unwrap().digest);
+        let single = pairs(&[("a", None)]);
+        let message = words.encode("test", &single, 5, &Device::Cpu).unwrap_err().to_string();
+        assert_eq!(message, "pairs.tsv:7: expected two texts, which bilstm reads, found one");
+    }
+}
