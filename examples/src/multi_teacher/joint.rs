@@ -246,7 +246,7 @@ impl<'a> Joint<'a> {
     fn evaluate(&self, built: &Built) -> Result<f64> {
         let mut sum = 0.0;
         for (idx, taught) in self.taught.iter().enumerate() {
-            let choose = taught.set.choose.as_ref().zip(taught.encoded.choose.as_deref());
+            let choose = taught.set.choose.as_ref().zip(taught.encoded.choose());
             let ((_, examples), encoded) =
                 choose.with_context(|| format!("{}: there is nothing to choose on", taught.set.name))?;
             let probs = built.answers(idx, &[encoded], self.device)?.pop().context("no answers")?;
@@ -261,8 +261,7 @@ impl<'a> Joint<'a> {
     /// As training.
     pub fn probe(&self, seed: u64) -> Result<Pace> {
         let built = self.build(seed)?;
-        let choose: Option<Vec<&dyn Encode>> =
-            self.taught.iter().map(|taught| taught.encoded.choose.as_deref()).collect();
+        let choose: Option<Vec<&dyn Encode>> = self.taught.iter().map(|taught| taught.encoded.choose()).collect();
         self.with_batches(seed, |batches| {
             let (objective, choose) = (self.settings.objective(self.alpha), choose.unwrap_or_default());
             super::plan::probe(&built, batches, objective, self.settings, &choose, self.device)

@@ -11,7 +11,7 @@ use kd_core::ops::packed::Precision;
 use kd_core::variables::Variables;
 use kd_data::digest;
 use kd_data::encode::{Encode, WordPieces};
-use kd_data::task::Examples;
+use kd_data::task::{Examples, Part};
 use kd_students::pair::PairEncoder;
 use kd_teachers::config::EncoderConfig;
 use kd_teachers::distilled;
@@ -320,8 +320,10 @@ impl Represent for Asked<'_> {
 pub struct EncodedSet {
     /// To learn from.
     pub learn: Box<dyn Encode>,
-    /// To choose on.
-    pub choose: Option<Box<dyn Encode>>,
+    /// What is held out to choose on.
+    held_out: Option<Box<dyn Encode>>,
+    /// Whether dev chooses instead, the first of those to report.
+    dev_chooses: bool,
     /// To report.
     pub report: Vec<Box<dyn Encode>>,
 }
@@ -340,10 +342,19 @@ impl EncodedSet {
     pub fn new(set: &DataSet, source: &Source, max_len: usize, device: &Device) -> Result<Self> {
         let of =
             |name: &str, examples: &Examples| source.encode(&format!("{} {name}", set.name), examples, max_len, device);
+        let dev_chooses = set.choose.as_ref().is_some_and(|(name, _)| *name == Part::Dev.name());
+        let held_out = set.choose.as_ref().filter(|_| !dev_chooses);
         Ok(Self {
             learn: of("training", &set.learn)?,
-            choose: set.choose.as_ref().map(|(name, examples)| of(name, examples)).transpose()?,
+            held_out: held_out.map(|(name, examples)| of(name, examples)).transpose()?,
+            dev_chooses,
             report: set.report.iter().map(|(part, examples)| of(part.name(), examples)).collect::<Result<_>>()?,
         })
+    }
+
+    /// What chooses; none where the last epoch is kept.
+    pub fn choose(&self) -> Option<&dyn Encode> {
+        let dev = if self.dev_chooses { self.report.first() } else { None };
+        self.held_out.as_ref().or(dev).map(|part| &**part)
     }
 }
