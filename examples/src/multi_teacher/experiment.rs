@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::results::{Results, name_of};
 use super::student::{Built, Pupil};
-use super::teachers::identities;
+use super::teachers::{identities, keys};
 use super::training::{Answers, Course, Pace, Settings, Trained, train};
 use super::{DataSet, Needed, Soft, StageOne, TaughtSet, checkpoint_of};
 
@@ -112,7 +112,7 @@ impl Experiment<'_> {
             "data": self.set().digest,
             "student": self.pupil.describe(),
             "soft": run.needed.soft.name(),
-            "heads": identities(run.needed.soft, &self.taught.teachers),
+            "heads": keys(run.needed.soft, &self.taught.teachers),
             "alpha": run.alpha,
             "seed": run.seed,
             "stage_1": stage_1,

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::experiment::{Experiment, Record, check_saved};
 use super::results::{Results, name_of};
 use super::student::{Built, Pupil};
-use super::teachers::identities;
+use super::teachers::keys;
 use super::training::{Answers, Course, Pace, Settings, train};
 use super::{Needed, Run, Soft, TaughtSet, checkpoint_of, scores_of};
 
@@ -130,7 +130,7 @@ impl<'a> Joint<'a> {
             json!({
                 "set": taught.set.name,
                 "data": taught.set.digest,
-                "heads": identities(Soft::Each, &taught.teachers),
+                "heads": keys(Soft::Each, &taught.teachers),
             })
         };
         let decides = json!({

@@ -44,7 +44,7 @@ pub use self::results::{Results, name_of};
 pub use self::stage_1::{StageOne, StageOneRecord};
 pub use self::student::{Body, Built, EncodedSet, Pupil, Source};
 pub use self::taught::TaughtSet;
-pub use self::teachers::{Targets, TeacherFile, identities, probabilities};
+pub use self::teachers::{Targets, TeacherFile, identities, keys, probabilities};
 pub use self::training::{Answers, Course, Lesson, Pace, Settings, Trained, answers, train};
 
 /// `cpu`, `cuda` or `metal`.
