@@ -69,6 +69,13 @@ impl Variables {
         Ok(variables)
     }
 
+    /// The same variables; those that a [`VarBuilder`] asks for and that are not there yet will be drawn from `seed`. A model of
+    /// pretrained values under a new head is made so without drawing what is replaced.
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
     /// A builder that creates what is asked for and remembers it under its full name.
     pub fn builder(&self) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(self.clone()), self.dtype, self.device.clone())
@@ -196,6 +203,19 @@ mod tests {
 
     fn all(variables: &Variables) -> Vec<Vec<f32>> {
         variables.named().iter().map(|(_, var)| var.flatten_all().unwrap().to_vec1().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_is_there_is_kept_and_the_rest_is_drawn_from_the_seed() {
+        let device = Device::Cpu;
+        let of = |variables: &Variables| candle_nn::linear(3, 2, variables.builder().pp("out")).unwrap();
+        let drawn = Variables::new(7, DType::F32, &device);
+        of(&drawn);
+        let bias = ("out.bias".to_string(), Tensor::new(&[1f32, 2.], &device).unwrap());
+        let given = Variables::from_tensors([bias], DType::F32, &device).unwrap().with_seed(7);
+        of(&given);
+        assert_eq!(all(&given)[0], [1., 2.]);
+        assert_eq!(all(&given)[1], all(&drawn)[1]);
     }
 
     #[test]

@@ -126,13 +126,17 @@ fn main() -> Result<()> {
         comparison.time(&mut rows, &folder("speed")?, args.latency_seconds)?;
         args.time_teachers(&mut rows, taught.set.classes.len(), &settings, &folder("speed")?, &device)?;
     }
-    let title = format!("{}. Updates of every student: {steps}.", taught.set.roles());
+    let title = format!("{}. Updates of every student: {steps}. Seeds: {:?}.", taught.set.roles(), args.training.seeds);
     let name = args.name.as_ref().unwrap_or(&args.task);
     let (header, cells) = summary::table(&rows, &taught.set);
     println!("\n{}", report::table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &cells));
     let path = |end: &str| args.training.out.join(format!("{name}.{end}"));
     report::save_text(&path("md"), &report::markdown(&title, &header, &cells))?;
-    report::save(&path("json"), &serde_json::json!({"about": title, "settings": settings, "rows": rows}))?;
+    let names: Vec<&String> = taught.teachers.iter().map(|teacher| &teacher.name).collect();
+    let report = serde_json::json!({
+        "about": title, "student": args.student.student, "teachers": names, "settings": settings, "rows": rows,
+    });
+    report::save(&path("json"), &report)?;
     println!("\nkept in {}: {name}.md, {name}.json, and every run", args.training.out.display());
     Ok(())
 }

@@ -149,3 +149,66 @@ pub fn read_unlabelled(path: &Path, first: &str, second: &str) -> Result<Example
     let data: Dataset<_> = kd_data::columns::read_columns(path, &columns)?;
     Ok(Examples::Texts { data, left_out: Vec::new() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SST-2's files: twenty to learn from, four of dev, and test with or without labels.
+    fn read(keep: Keep, hold_out: f64, test_label: &str) -> Result<DataSet> {
+        let folder = tempfile::tempdir()?;
+        let rows = |n: usize| (0..n).map(|idx| format!("text {idx}\t{}\n", idx % 2)).collect::<String>();
+        std::fs::write(folder.path().join("train.tsv"), format!("sentence\tlabel\n{}", rows(20)))?;
+        std::fs::write(folder.path().join("dev.tsv"), format!("sentence\tlabel\n{}", rows(4)))?;
+        let test = if test_label.is_empty() { "sentence\na\n" } else { &format!("sentence\tlabel\na\t{test_label}\n") };
+        std::fs::write(folder.path().join("test.tsv"), test)?;
+        let columns = kd_data::columns::Columns {
+            label: (!test_label.is_empty()).then(|| "label".to_string()),
+            ..kd_data::columns::Columns::text("sentence")
+        };
+        let task = if test_label.is_empty() { Task::named("sst2")? } else { Task::of_columns("texts", columns) };
+        DataSet::read("texts", task, folder.path(), keep, hold_out, None)
+    }
+
+    fn texts(examples: &Examples) -> Vec<&str> {
+        let Examples::Texts { data, .. } = examples else { panic!("expected texts") };
+        data.examples.iter().map(|example| example.first.as_str()).collect()
+    }
+
+    #[test]
+    fn without_labels_in_test_a_share_of_train_chooses() {
+        let set = read(Keep::Best, 0.25, "").unwrap();
+        let (name, held_out) = set.choose.as_ref().unwrap();
+        assert_eq!((*name, held_out.len(), set.learn.len(), set.labels.len()), ("held-out", 5, 15, 15));
+        let mut all = [texts(held_out), texts(&set.learn)].concat();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 20);
+        assert_eq!(set.report.iter().map(|(part, _)| part.name()).collect::<Vec<_>>(), ["dev"]);
+        assert_eq!(
+            set.roles(),
+            "texts: 15 examples of 2 classes to learn from; the epoch is chosen on 5 held-out training examples; reported: dev (4)"
+        );
+        // The same for everyone, and another set under another name.
+        assert_eq!(read(Keep::Best, 0.25, "").unwrap().digest, set.digest);
+        assert_ne!(read(Keep::Best, 0.5, "").unwrap().digest, set.digest);
+    }
+
+    #[test]
+    fn dev_chooses_where_test_has_labels_or_nothing_is_held_out() {
+        for set in [read(Keep::Best, 0.25, "1").unwrap(), read(Keep::Best, 0.0, "").unwrap()] {
+            assert_eq!((set.choose.as_ref().unwrap().0, set.learn.len()), ("dev", 20));
+            assert!(set.roles().contains("whose own scores are therefore too good"), "{}", set.roles());
+        }
+        let set = read(Keep::Last, 0.25, "").unwrap();
+        assert!(set.choose.is_none() && set.roles().contains("the last epoch is kept"));
+    }
+
+    #[test]
+    fn what_is_no_class_a_text_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let message =
+            DataSet::read("x", Task::named("stsb").unwrap(), folder.path(), Keep::Last, 0.0, None).unwrap_err();
+        assert_eq!(message.to_string(), "x: expected a task of one class a text, found Regression");
+    }
+}

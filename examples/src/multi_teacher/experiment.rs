@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::results::{Results, name_of};
 use super::student::{Built, Pupil};
-use super::teachers::identities;
+use super::teachers::{identities, keys};
 use super::training::{Answers, Course, Pace, Settings, Trained, train};
 use super::{DataSet, Needed, Soft, StageOne, TaughtSet, checkpoint_of};
 
@@ -112,7 +112,7 @@ impl Experiment<'_> {
             "data": self.set().digest,
             "student": self.pupil.describe(),
             "soft": run.needed.soft.name(),
-            "heads": identities(run.needed.soft, &self.taught.teachers),
+            "heads": keys(run.needed.soft, &self.taught.teachers),
             "alpha": run.alpha,
             "seed": run.seed,
             "stage_1": stage_1,
@@ -229,7 +229,7 @@ impl Experiment<'_> {
             seed: run.seed,
             checkpoint: checkpoint_of(self.results, name, self.steps(), self.checkpoint_every),
         };
-        let choose = self.set().choose.as_ref().zip(self.taught.encoded.choose.as_deref());
+        let choose = self.set().choose.as_ref().zip(self.taught.encoded.choose());
         let evaluate = choose.map(|((_, examples), encoded)| {
             move || -> Result<f64> {
                 let probs = built.answers(0, &[encoded], self.device)?.pop().context("no answers")?;
@@ -282,7 +282,7 @@ impl Experiment<'_> {
         let plan = BatchPlan::new(lengths.to_vec(), self.settings.batch_size, run.seed, DEFAULT_POOL)?;
         let batches = plan.batches(|examples| lesson.batch(0, examples, self.device));
         let objective = self.settings.objective(run.alpha);
-        let choose: Vec<&dyn kd_data::encode::Encode> = self.taught.encoded.choose.iter().map(|part| &**part).collect();
+        let choose: Vec<&dyn kd_data::encode::Encode> = self.taught.encoded.choose().into_iter().collect();
         super::plan::probe(&built, &batches, objective, self.settings, &choose, self.device)
     }
 }

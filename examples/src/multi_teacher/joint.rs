@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::experiment::{Experiment, Record, check_saved};
 use super::results::{Results, name_of};
 use super::student::{Built, Pupil};
-use super::teachers::identities;
+use super::teachers::keys;
 use super::training::{Answers, Course, Pace, Settings, train};
 use super::{Needed, Run, Soft, TaughtSet, checkpoint_of, scores_of};
 
@@ -130,7 +130,7 @@ impl<'a> Joint<'a> {
             json!({
                 "set": taught.set.name,
                 "data": taught.set.digest,
-                "heads": identities(Soft::Each, &taught.teachers),
+                "heads": keys(Soft::Each, &taught.teachers),
             })
         };
         let decides = json!({
@@ -246,7 +246,7 @@ impl<'a> Joint<'a> {
     fn evaluate(&self, built: &Built) -> Result<f64> {
         let mut sum = 0.0;
         for (idx, taught) in self.taught.iter().enumerate() {
-            let choose = taught.set.choose.as_ref().zip(taught.encoded.choose.as_deref());
+            let choose = taught.set.choose.as_ref().zip(taught.encoded.choose());
             let ((_, examples), encoded) =
                 choose.with_context(|| format!("{}: there is nothing to choose on", taught.set.name))?;
             let probs = built.answers(idx, &[encoded], self.device)?.pop().context("no answers")?;
@@ -261,8 +261,7 @@ impl<'a> Joint<'a> {
     /// As training.
     pub fn probe(&self, seed: u64) -> Result<Pace> {
         let built = self.build(seed)?;
-        let choose: Option<Vec<&dyn Encode>> =
-            self.taught.iter().map(|taught| taught.encoded.choose.as_deref()).collect();
+        let choose: Option<Vec<&dyn Encode>> = self.taught.iter().map(|taught| taught.encoded.choose()).collect();
         self.with_batches(seed, |batches| {
             let (objective, choose) = (self.settings.objective(self.alpha), choose.unwrap_or_default());
             super::plan::probe(&built, batches, objective, self.settings, &choose, self.device)

@@ -37,12 +37,14 @@ pub use self::experiment::{Experiment, Record, Run, scores_of};
 pub use self::joint::Joint;
 pub use self::joint_comparison::{JointComparison, JointReport, JointRow};
 pub use self::method::{Method, Needed, Soft};
-pub use self::options::{StageOneOptions, StudentOptions, TableOptions, TrainingOptions, check_alphas, check_list};
+pub use self::options::{
+    PoolingChoice, SoftChoice, StageOneOptions, StudentOptions, TableOptions, TrainingOptions, check_alphas, check_list,
+};
 pub use self::results::{Results, name_of};
 pub use self::stage_1::{StageOne, StageOneRecord};
 pub use self::student::{Body, Built, EncodedSet, Pupil, Source};
 pub use self::taught::TaughtSet;
-pub use self::teachers::{Targets, TeacherFile, identities, probabilities};
+pub use self::teachers::{Targets, TeacherFile, identities, keys, probabilities};
 pub use self::training::{Answers, Course, Lesson, Pace, Settings, Trained, answers, train};
 
 /// `cpu`, `cuda` or `metal`.

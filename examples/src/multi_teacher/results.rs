@@ -217,6 +217,6 @@ mod tests {
         let (_folder, results) = folder();
         std::fs::write(results.file("a", "json"), "{").unwrap();
         let message = format!("{:#}", results.done::<u32>("a").unwrap_err());
-        assert!(message.contains("a.json: EOF"), "{message}");
+        assert!(message.contains("a.json: invalid type: map, expected u32"), "{message}");
     }
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::results::{Results, name_of};
 use super::student::{Built, Pupil};
-use super::teachers::{TeacherFile, identities};
+use super::teachers::{TeacherFile, keys};
 use super::training::{Course, Lesson, Pace, Settings, train};
 use super::{Soft, Targets, checkpoint_of};
 
@@ -88,7 +88,7 @@ impl StageOne {
             "data": self.digest,
             "student": pupil.describe(),
             "soft": soft.name(),
-            "heads": identities(soft, &self.teachers),
+            "heads": keys(soft, &self.teachers),
             "classes": self.classes(),
             "seed": seed,
             "settings": self.settings,

@@ -1,5 +1,7 @@
 //! Who learns: the first layers of a pretrained encoder, or a BiLSTM over words.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -11,8 +13,9 @@ use kd_core::ops::packed::Precision;
 use kd_core::variables::Variables;
 use kd_data::digest;
 use kd_data::encode::{Encode, WordPieces};
-use kd_data::task::Examples;
+use kd_data::task::{Examples, Part};
 use kd_students::pair::PairEncoder;
+use kd_teachers::checkpoint::{Checkpoint, is_head};
 use kd_teachers::config::EncoderConfig;
 use kd_teachers::distilled;
 use kd_teachers::encoder::PackedEncoder;
@@ -31,13 +34,13 @@ pub struct Source(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Encoder(Box<Checkpoint>),
+    Encoder(Box<Pretrained>),
     Words(Box<Words>),
 }
 
 /// A pretrained encoder.
 #[derive(Debug)]
-struct Checkpoint {
+struct Pretrained {
     files: ModelFiles,
     pieces: WordPieces,
     config: EncoderConfig,
@@ -45,6 +48,8 @@ struct Checkpoint {
     weights: String,
     pooling: Pooling,
     bf16: bool,
+    /// What students of so many layers start from, once one was made: the checkpoint's values on their device.
+    start: RefCell<HashMap<usize, BTreeMap<String, Tensor>>>,
 }
 
 /// A student's shape.
@@ -106,7 +111,15 @@ impl Source {
         pieces.check_vocabulary(config.vocabulary)?;
         let weights = digest::of_parts(files.weights.iter().map(digest::of_file).collect::<kd_data::Result<Vec<_>>>()?);
         let (pooling, bf16) = (options.pooling.into(), options.bf16);
-        Ok(Self(Kind::Encoder(Box::new(Checkpoint { files, pieces, config, weights, pooling, bf16 }))))
+        Ok(Self(Kind::Encoder(Box::new(Pretrained {
+            files,
+            pieces,
+            config,
+            weights,
+            pooling,
+            bf16,
+            start: RefCell::default(),
+        }))))
     }
 
     /// The peak learning rate of the paper (§4.4).
@@ -122,8 +135,8 @@ impl Source {
     /// # Errors
     /// If the checkpoint has fewer layers.
     pub fn pupils(&self, layers: Option<&[usize]>) -> Result<Vec<Pupil<'_>>> {
-        let Kind::Encoder(checkpoint) = &self.0 else { return Ok(vec![Pupil { source: self, layers: 0 }]) };
-        let (most, id) = (checkpoint.config.layers, &checkpoint.files.id);
+        let Kind::Encoder(pretrained) = &self.0 else { return Ok(vec![Pupil { source: self, layers: 0 }]) };
+        let (most, id) = (pretrained.config.layers, &pretrained.files.id);
         let pupil = |&layers: &usize| match layers {
             layers if (1..=most).contains(&layers) => Ok(Pupil { source: self, layers }),
             _ => bail!("--layers: expected 1 to {most}, the layers of {id}, found {layers}"),
@@ -136,7 +149,7 @@ impl Source {
     /// A student of all layers.
     pub fn whole(&self) -> Pupil<'_> {
         match &self.0 {
-            Kind::Encoder(checkpoint) => Pupil { source: self, layers: checkpoint.config.layers },
+            Kind::Encoder(pretrained) => Pupil { source: self, layers: pretrained.config.layers },
             Kind::Words(_) => Pupil { source: self, layers: 0 },
         }
     }
@@ -148,15 +161,40 @@ impl Source {
     pub fn encode(&self, name: &str, examples: &Examples, max_len: usize, device: &Device) -> Result<Box<dyn Encode>> {
         match &self.0 {
             Kind::Words(words) => Ok(Box::new(words.encode(name, examples, max_len, device)?)),
-            Kind::Encoder(checkpoint) => {
-                let longest = checkpoint.config.max_positions;
+            Kind::Encoder(pretrained) => {
+                let longest = pretrained.config.max_positions;
                 if max_len > longest {
-                    let id = &checkpoint.files.id;
+                    let id = &pretrained.files.id;
                     bail!("--max-len: expected at most {longest}, the positions of {id}, found {max_len}");
                 }
-                fine_tune::encode(name, examples, &checkpoint.pieces, max_len, device)
+                fine_tune::encode(name, examples, &pretrained.pieces, max_len, device)
             }
         }
+    }
+}
+
+impl Pretrained {
+    /// The first so many layers and their variables. The files are read and checked once, then copied.
+    fn build(&self, layers: usize, seed: u64, device: &Device) -> Result<(Representation, Variables)> {
+        let options = RepresentationOptions {
+            layers: Some(layers),
+            pooling: self.pooling,
+            compute: self.bf16.then_some(DType::BF16),
+            ..RepresentationOptions::default()
+        };
+        if let Some(start) = self.start.borrow().get(&layers) {
+            let variables = Variables::from_tensors(start.clone(), DType::F32, device)?.with_seed(seed);
+            let body = Representation::new(&self.config, &options, variables.builder())?;
+            return Ok((body, variables));
+        }
+        let (body, variables) = Representation::from_files(&self.files, seed, device, &options)?;
+        // What the checkpoint lacks is drawn from each student's own seed, and so is what was an old head's.
+        let checkpoint = Checkpoint::of(&self.files, self.config.family)?;
+        let names: HashSet<&str> = checkpoint.tensors().map(|(name, _)| name).filter(|name| !is_head(name)).collect();
+        let loaded = variables.tensors().into_iter().filter(|(name, _)| names.contains(name.as_str()));
+        let copies = loaded.map(|(name, tensor)| Ok((name, tensor.copy()?))).collect::<Result<_>>()?;
+        self.start.borrow_mut().insert(layers, copies);
+        Ok((body, variables))
     }
 }
 
@@ -165,12 +203,12 @@ impl Pupil<'_> {
     pub fn describe(&self) -> Value {
         match &self.source.0 {
             Kind::Words(words) => words.describe(),
-            Kind::Encoder(checkpoint) => json!({
-                "weights": checkpoint.weights,
-                "tokenizer": checkpoint.pieces.digest(),
+            Kind::Encoder(pretrained) => json!({
+                "weights": pretrained.weights,
+                "tokenizer": pretrained.pieces.digest(),
                 "layers": self.layers,
-                "pooling": format!("{:?}", checkpoint.pooling).to_lowercase(),
-                "bf16": checkpoint.bf16,
+                "pooling": format!("{:?}", pretrained.pooling).to_lowercase(),
+                "bf16": pretrained.bf16,
             }),
         }
     }
@@ -189,11 +227,11 @@ impl Pupil<'_> {
     /// # Errors
     /// If the device fails.
     pub fn some_tokens(&self, batch: usize, len: usize, device: &Device) -> Result<Tokens> {
-        let checkpoint = match &self.source.0 {
+        let pretrained = match &self.source.0 {
             Kind::Words(words) => return Ok(words.some_tokens(batch, len, device)?),
-            Kind::Encoder(checkpoint) => checkpoint,
+            Kind::Encoder(pretrained) => pretrained,
         };
-        let (len, vocabulary) = (len.min(checkpoint.config.max_positions), checkpoint.config.vocabulary);
+        let (len, vocabulary) = (len.min(pretrained.config.max_positions), pretrained.config.vocabulary);
         let ids: Vec<u32> = (0..batch * len).map(|place| ((place * 7919 + 1) % vocabulary) as u32).collect();
         let first = Sequence {
             ids: Tensor::from_vec(ids, (batch, len), device)?,
@@ -214,14 +252,8 @@ impl Pupil<'_> {
                 let (body, variables) = words.build(seed, device)?;
                 (Body::Words(Box::new(body)), variables)
             }
-            Kind::Encoder(checkpoint) => {
-                let options = RepresentationOptions {
-                    layers: Some(self.layers),
-                    pooling: checkpoint.pooling,
-                    compute: checkpoint.bf16.then_some(DType::BF16),
-                    ..RepresentationOptions::default()
-                };
-                let (body, variables) = Representation::from_files(&checkpoint.files, seed, device, &options)?;
+            Kind::Encoder(pretrained) => {
+                let (body, variables) = pretrained.build(self.layers, seed, device)?;
                 (Body::Encoder(Box::new(body)), variables)
             }
         };
@@ -238,9 +270,9 @@ impl Built {
     /// If a file cannot be written, or `pupil` is another's.
     pub fn save(&self, pupil: &Pupil<'_>, classes: &[Vec<String>], folder: &Path) -> Result<()> {
         match (self.student.body(), &pupil.source.0) {
-            (Body::Encoder(body), Kind::Encoder(checkpoint)) => {
+            (Body::Encoder(body), Kind::Encoder(pretrained)) => {
                 let student = self.student.copy_onto((**body).clone())?;
-                distilled::save(&student, classes, &self.variables, &checkpoint.files.tokenizer, folder)?;
+                distilled::save(&student, classes, &self.variables, &pretrained.files.tokenizer, folder)?;
             }
             (Body::Words(_), Kind::Words(words)) => words.save(&self.student, classes, &self.variables, folder)?,
             _ => bail!("{}: expected the pupil that was built, found {}", folder.display(), pupil.name()),
@@ -320,8 +352,10 @@ impl Represent for Asked<'_> {
 pub struct EncodedSet {
     /// To learn from.
     pub learn: Box<dyn Encode>,
-    /// To choose on.
-    pub choose: Option<Box<dyn Encode>>,
+    /// What is held out to choose on.
+    held_out: Option<Box<dyn Encode>>,
+    /// Whether dev chooses instead, the first of those to report.
+    dev_chooses: bool,
     /// To report.
     pub report: Vec<Box<dyn Encode>>,
 }
@@ -340,10 +374,70 @@ impl EncodedSet {
     pub fn new(set: &DataSet, source: &Source, max_len: usize, device: &Device) -> Result<Self> {
         let of =
             |name: &str, examples: &Examples| source.encode(&format!("{} {name}", set.name), examples, max_len, device);
+        let dev_chooses = set.choose.as_ref().is_some_and(|(name, _)| *name == Part::Dev.name());
+        let held_out = set.choose.as_ref().filter(|_| !dev_chooses);
         Ok(Self {
             learn: of("training", &set.learn)?,
-            choose: set.choose.as_ref().map(|(name, examples)| of(name, examples)).transpose()?,
+            held_out: held_out.map(|(name, examples)| of(name, examples)).transpose()?,
+            dev_chooses,
             report: set.report.iter().map(|(part, examples)| of(part.name(), examples)).collect::<Result<_>>()?,
         })
+    }
+
+    /// What chooses; none where the last epoch is kept.
+    pub fn choose(&self) -> Option<&dyn Encode> {
+        let dev = if self.dev_chooses { self.report.first() } else { None };
+        self.held_out.as_ref().or(dev).map(|part| &**part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(name: &str) -> Source {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kd-teachers/tests/reference").join(name);
+        let options = StudentOptions {
+            student: folder.display().to_string(),
+            revision: "main".to_string(),
+            pickle: false,
+            layers: None,
+            pooling: crate::multi_teacher::PoolingChoice::Family,
+            vectors: None,
+            words: 0,
+            bf16: false,
+        };
+        Source::open(&options, &[]).unwrap()
+    }
+
+    fn settings() -> Settings {
+        serde_json::from_value(json!({
+            "lr": 1e-4, "epochs": 1, "batch_size": 1, "max_len": 8, "warmup": 0.1, "weight_decay": 0.01, "clip_norm": 1.0,
+            "dropout": 0.1, "bias": true, "soft": "logit_mse", "centre": false,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_student_starts_alike_whoever_was_made_before() {
+        let build = |source: &Source, seed| {
+            let heads = HeadsOf { name: "set".to_string(), classes: 2, teachers: 1, gold: true };
+            source.pupils(Some(&[1])).unwrap()[0].build(vec![heads], &settings(), seed, &Device::Cpu).unwrap().variables
+        };
+        let all = |variables: &Variables| {
+            let values =
+                |(name, tensor): (String, Tensor)| (name, tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+            variables.tensors().into_iter().map(values).collect::<BTreeMap<_, _>>()
+        };
+        for (name, drawn) in [("bert", "pooler.dense.weight"), ("distilbert-classifier", "pre_classifier.weight")] {
+            let source = source(name);
+            let first = build(&source, 1);
+            let before = all(&first);
+            first.named().iter().for_each(|(_, var)| var.set(&var.zeros_like().unwrap()).unwrap()); // trained
+            let (second, alone) = (all(&build(&source, 2)), all(&build(&super::tests::source(name), 2)));
+            assert_eq!(second, alone, "{name}");
+            assert_ne!(second["heads.set.gold.weight"], before["heads.set.gold.weight"]);
+            assert_ne!(second[drawn], before[drawn], "{name}: {drawn} is not of the checkpoint");
+        }
     }
 }

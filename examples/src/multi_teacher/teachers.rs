@@ -83,13 +83,22 @@ pub fn probabilities(logits: &[Vec<f32>]) -> Result<Tensor> {
     Ok(kd_core::ops::softmax(&Tensor::new(logits.to_vec(), &Device::Cpu)?)?)
 }
 
-/// What makes each soft head the head that it is: whose logits it learns. Heads of two stages are the same where these are.
+/// Whose logits each soft head learns: heads of two stages are one teacher's where these are the same.
 pub fn identities(soft: Soft, teachers: &[TeacherFile]) -> Vec<String> {
+    of_heads(soft, teachers, TeacherFile::identity)
+}
+
+/// Which logits each soft head learns: the keys of the stores that they are from.
+pub fn keys(soft: Soft, teachers: &[TeacherFile]) -> Vec<String> {
+    of_heads(soft, teachers, |teacher| teacher.outputs.about().key())
+}
+
+fn of_heads(soft: Soft, teachers: &[TeacherFile], of: impl Fn(&TeacherFile) -> String) -> Vec<String> {
     match soft {
         Soft::None => Vec::new(),
-        Soft::One(idx) => vec![teachers[idx].identity()],
-        Soft::Each => teachers.iter().map(TeacherFile::identity).collect(),
-        Soft::Mean => vec![digest::of_parts(teachers.iter().map(TeacherFile::identity))],
+        Soft::One(idx) => vec![of(&teachers[idx])],
+        Soft::Each => teachers.iter().map(of).collect(),
+        Soft::Mean => vec![digest::of_parts(teachers.iter().map(of))],
     }
 }
 

@@ -1,10 +1,11 @@
 //! Pairs of texts as words, for a BiLSTM.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use candle_core::Device;
+use candle_core::{DType, Device, Tensor};
 use kd_core::batch::{Rows, Tokens, pad};
 use kd_core::nn::HeadPerTeacher;
 use kd_core::variables::Variables;
@@ -32,7 +33,12 @@ pub(super) struct Words {
     vectors: Vec<(usize, Vec<f32>)>,
     config: PairEncoderConfig,
     digest: String,
+    /// The table that students start from, once one was made, if all of it is vectors.
+    table: RefCell<Option<Tensor>>,
 }
+
+/// The variable of the table.
+const TABLE: &str = "words.weight";
 
 impl Words {
     /// The first `n` words of the vectors at `path`, in lower case, or without any the `n` most frequent of `texts`.
@@ -68,7 +74,7 @@ impl Words {
         let first = lookup.word_rows() - lookup.words().len();
         let vectors = values.chunks(config.word_width).enumerate();
         let vectors = vectors.map(|(place, vector)| (first + place, vector.to_vec())).collect();
-        Ok(Self { lookup, vectors, config, digest })
+        Ok(Self { lookup, vectors, config, digest, table: RefCell::default() })
     }
 
     /// Everything that decides how a student starts and what it reads.
@@ -78,10 +84,15 @@ impl Words {
 
     /// The encoder and its variables.
     pub(super) fn build(&self, seed: u64, device: &Device) -> Result<(PairEncoder, Variables)> {
-        let variables = Variables::new(seed, candle_core::DType::F32, device);
+        let table = self.table.borrow().clone();
+        let is_new = table.is_none();
+        let there = table.map(|table| (TABLE.to_string(), table));
+        let variables = Variables::from_tensors(there, DType::F32, device)?.with_seed(seed);
         let encoder = PairEncoder::new(&self.config, variables.builder())?;
-        if !self.vectors.is_empty() {
+        if is_new && !self.vectors.is_empty() {
             encoder.set_word_vectors(&self.vectors)?;
+            let copy = variables.tensors().get(TABLE).map(Tensor::copy).transpose()?;
+            *self.table.borrow_mut() = copy;
         }
         Ok((encoder, variables))
     }
@@ -196,5 +207,62 @@ impl Encode for EncodedPairs {
 
     fn rows(&self) -> &[usize] {
         &self.rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kd_data::example::Dataset;
+
+    fn pairs(texts: &[(&str, Option<&str>)]) -> Examples {
+        let example = |(first, second): &(&str, Option<&str>)| TextExample {
+            first: first.to_string(),
+            second: second.map(str::to_string),
+            line: 7,
+            ..TextExample::default()
+        };
+        let data = Dataset { path: "pairs.tsv".into(), examples: texts.iter().map(example).collect() };
+        Examples::Texts { data, left_out: Vec::new() }
+    }
+
+    fn ids(words: &Words, texts: &[(&str, Option<&str>)], max_len: usize) -> Vec<(Vec<u32>, Vec<u32>)> {
+        words.encode("test", &pairs(texts), max_len, &Device::Cpu).unwrap().pairs
+    }
+
+    #[test]
+    fn the_first_words_of_the_vectors_are_known_in_lower_case() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vectors.txt");
+        std::fs::write(&path, "The 1 2\nthe 3 4\ncat 5 6\ndog 7 8\n").unwrap();
+        let words = Words::open(Some(&path), 2, &[]).unwrap();
+        assert_eq!(words.lookup.words(), ["the", "cat"]);
+        assert_eq!(words.vectors, [(2, vec![1., 2.]), (3, vec![5., 6.])]);
+        assert_eq!((words.config.word_width, words.config.words), (2, 4));
+        // An empty text is one unknown word; longer ones are cut.
+        assert_eq!(ids(&words, &[("The CAT dog", Some(""))], 2), [(vec![2, 3], vec![UNKNOWN])]);
+        let (_, variables) = words.build(1, &Device::Cpu).unwrap();
+        let table = variables.tensors()["words.weight"].to_vec2::<f32>().unwrap();
+        assert_eq!(table[2..], [[1., 2.], [5., 6.]]);
+        // The second is made of the first one's table, which training does not change, and of its own seed.
+        let all = |variables: &kd_core::variables::Variables| {
+            let values =
+                |(name, tensor): (String, Tensor)| (name, tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+            variables.tensors().into_iter().map(values).collect::<Vec<_>>()
+        };
+        let alone = Words::open(Some(&path), 2, &[]).unwrap().build(2, &Device::Cpu).unwrap().1;
+        variables.named().iter().for_each(|(_, var)| var.set(&var.zeros_like().unwrap()).unwrap());
+        assert_eq!(all(&words.build(2, &Device::Cpu).unwrap().1), all(&alone));
+    }
+
+    #[test]
+    fn without_vectors_the_frequent_words_of_the_texts_are_known() {
+        let train = pairs(&[("a b", Some("c a")), ("b d", Some("a"))]);
+        let words = Words::open(None, 10, &[&train]).unwrap();
+        assert_eq!(words.lookup.words(), ["a", "b"]);
+        assert_ne!(words.digest, Words::open(None, 1, &[&train]).unwrap().digest);
+        let single = pairs(&[("a", None)]);
+        let message = words.encode("test", &single, 5, &Device::Cpu).unwrap_err().to_string();
+        assert_eq!(message, "pairs.tsv:7: expected two texts, which bilstm reads, found one");
     }
 }
