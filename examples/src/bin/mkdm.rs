@@ -120,7 +120,8 @@ fn main() -> Result<()> {
     }
 
     comparison.run()?;
-    let (report, header, cells) = comparison.report()?;
+    let report = comparison.report()?;
+    let (header, cells) = report.table();
     println!("\n{}", report::table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &cells));
     let path = |end: &str| args.training.out.join(format!("mkdm.{end}"));
     report::save_text(&path("md"), &report::markdown(&report.title, &header, &cells))?;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::comparison::{in_turns, pace_or_probe};
 use super::experiment::{Experiment, Record, Run};
@@ -119,64 +120,62 @@ impl<'a> JointComparison<'a> {
         Ok(plan)
     }
 
-    /// What comes out, and its table: header and cells.
+    /// What comes out.
     ///
     /// # Errors
     /// If a run is not done.
-    pub fn report(&self) -> Result<(JointReport, Vec<String>, Vec<Vec<String>>)> {
+    pub fn report(&self) -> Result<JointReport> {
         let joint = &self.joint;
-        let done = |name: String| -> Result<Record> {
-            joint.results.done(&name)?.with_context(|| format!("{name} is not done"))
-        };
-        let together = self.seeds.iter().map(|&seed| done(joint.name(seed).0)).collect::<Result<Vec<_>>>()?;
-        let first = *self.seeds.first().context("--seeds: expected at least one, found none")?;
-        let steps = joint.steps_of_sets(first)?;
-        let mut rows = Vec::new();
+        let together = self.seeds.iter().map(|&seed| self.done(joint.name(seed).0)).collect::<Result<Vec<_>>>()?;
+        let (mut rows, mut parameters_alone) = (Vec::new(), 0);
         for (idx, taught) in joint.taught.iter().enumerate() {
-            let one = |&seed: &u64| {
+            let alone = |&seed: &u64| {
                 let (experiment, run) = joint.alone(idx, seed)?;
-                done(experiment.name(&run).0)
+                self.done(experiment.name(&run).0)
             };
-            let alone = self.seeds.iter().map(one).collect::<Result<Vec<_>>>()?;
+            let alone = self.seeds.iter().map(alone).collect::<Result<Vec<_>>>()?;
+            parameters_alone += alone[0].parameters;
             let set = &taught.set;
-            for (part, _) in &set.report {
-                for metric in &set.task.metrics {
-                    let of = |scores: Option<&serde_json::Value>| {
-                        let value = scores.and_then(|scores| scores[part.name()][metric.name()].as_f64());
-                        value.unwrap_or(f64::NAN)
-                    };
-                    let alone_scores = |record: &Record| of(Some(&record.scores.clone().into()));
-                    rows.push(JointRow {
-                        set: set.name.clone(),
-                        classes: set.classes.len(),
-                        steps: steps[idx],
-                        part: part.name().to_string(),
-                        metric: metric.name().to_string(),
-                        alone: alone.iter().map(alone_scores).collect(),
-                        together: together.iter().map(|record| of(record.scores.get(&set.name))).collect(),
-                        parameters_alone: alone[0].parameters,
-                    });
-                }
+            for (part, metric) in
+                set.report.iter().flat_map(|(part, _)| set.task.metrics.iter().map(move |m| (part, m)))
+            {
+                let of = |scores: &Value| scores[part.name()][metric.name()].as_f64().unwrap_or(f64::NAN);
+                rows.push(JointRow {
+                    set: set.name.clone(),
+                    classes: set.classes.len(),
+                    steps: alone[0].steps,
+                    part: part.name().to_string(),
+                    metric: metric.name().to_string(),
+                    alone: alone.iter().map(|record| of(&record.scores.clone().into())).collect(),
+                    together: together.iter().map(|record| of(&record.scores[&set.name])).collect(),
+                    parameters_alone: alone[0].parameters,
+                });
             }
         }
         let parameters = together[0].parameters;
-        let alone: usize = (0..joint.taught.len())
-            .filter_map(|idx| rows.iter().find(|row| row.set == joint.taught[idx].set.name))
-            .map(|row| row.parameters_alone)
-            .sum();
         let roles: Vec<String> = joint.taught.iter().map(|taught| taught.set.roles()).collect();
         let title = format!(
-            "{}. Parameters: {:.2} M in one student of all, {:.2} M in the students of one set each together. Updates: {}.",
+            "{}. Parameters: {:.2} M in one student of all, {:.2} M in the students of one set each together. Updates of all sets \
+             together: {}. Seeds: {:?}.",
             roles.join(". "),
             parameters as f64 / 1e6,
-            alone as f64 / 1e6,
-            joint.steps()
+            parameters_alone as f64 / 1e6,
+            joint.steps(),
+            self.seeds
         );
-        let (seeds, settings) = (self.seeds.clone(), joint.settings.clone());
-        let report = JointReport { title, seeds, settings, parameters, rows };
+        Ok(JointReport { title, seeds: self.seeds.clone(), settings: joint.settings.clone(), parameters, rows })
+    }
+
+    fn done(&self, name: String) -> Result<Record> {
+        self.joint.results.done(&name)?.with_context(|| format!("{name} is not done"))
+    }
+}
+
+impl JointReport {
+    /// The rows as a table: header and cells.
+    pub fn table(&self) -> (Vec<String>, Vec<Vec<String>>) {
         let header = ["data set", "classes", "updates", "metric", "a student each", "one of all", "difference"];
-        let cells = report.rows.iter().map(JointRow::cells).collect();
-        Ok((report, header.map(String::from).to_vec(), cells))
+        (header.map(String::from).to_vec(), self.rows.iter().map(JointRow::cells).collect())
     }
 }
 

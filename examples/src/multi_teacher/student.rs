@@ -192,7 +192,7 @@ impl Pretrained {
         let checkpoint = Checkpoint::of(&self.files, self.config.family)?;
         let names: HashSet<&str> = checkpoint.tensors().map(|(name, _)| name).filter(|name| !is_head(name)).collect();
         let loaded = variables.tensors().into_iter().filter(|(name, _)| names.contains(name.as_str()));
-        let copies = loaded.map(|(name, tensor)| Ok((name, tensor.copy()?))).collect::<Result<_>>()?;
+        let copies = loaded.map(|(name, tensor)| Ok((name, tensor.detach().copy()?))).collect::<Result<_>>()?;
         self.start.borrow_mut().insert(layers, copies);
         Ok((body, variables))
     }

@@ -91,7 +91,7 @@ impl Words {
         let encoder = PairEncoder::new(&self.config, variables.builder())?;
         if is_new && !self.vectors.is_empty() {
             encoder.set_word_vectors(&self.vectors)?;
-            let copy = variables.tensors().get(TABLE).map(Tensor::copy).transpose()?;
+            let copy = variables.tensors().get(TABLE).map(|table| table.detach().copy()).transpose()?;
             *self.table.borrow_mut() = copy;
         }
         Ok((encoder, variables))
