@@ -71,7 +71,8 @@
 //!   teacher is right; the policy has to learn to read it from the cross-entropies in its state. Compare with them first.
 //! - *No held-out data.* A reward on training rows can rise by memorising them; what it is worth shows elsewhere.
 //! - *The reward does not depend on the choice*, as the loss before a student's step, or that of a student which no longer moves.
-//!   Then every advantage is noise. A reward that never varies has the advantage 0 under every baseline but none, and teaches nothing.
+//!   Then every advantage is noise, and AdamW, which divides by its size, makes steps of it. A reward that never varies has
+//!   the advantage 0 under three of the baselines and teaches nothing; with none, or the learned one, chance moves the policy.
 //!
 //! Nothing here is random without a seed: draws are functions of seed, batch number and place, and the state of an agent can be
 //! saved and taken back bit by bit.
