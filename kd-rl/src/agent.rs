@@ -5,6 +5,9 @@
 //! learn(selection, rewards) --> history --every `update_every` batches--> one step up the expected reward
 //! ```
 //!
+//! Its variables may be on a GPU. Draws are made on the host, so each batch reads from the device once its probabilities and
+//! rewards, and one number for each row to see that states are finite.
+//!
 //! An [`Agent`] knows no student, batch or trainer: a loop of one's own makes the states and the rewards.
 //! [`Reinforced`](crate::reinforced::Reinforced) does that inside a trainer.
 
@@ -219,7 +222,8 @@ impl Agent {
         let (samples, teachers, is_drawn) =
             (self.config.samples, self.policy.layout().teachers, number >= self.config.warm_up);
         if !is_drawn {
-            let alike = Tensor::full(1.0 / teachers as f64, (rows, teachers), &self.device)?.to_dtype(self.dtype)?;
+            let alike = Tensor::full(1.0 / teachers as f64, (rows, teachers), &Device::Cpu)?;
+            let alike = alike.to_dtype(self.dtype)?.to_device(&self.device)?;
             let actions = Tensor::ones((samples * rows, teachers), self.dtype, &self.device)?;
             let of_samples = vec![alike.clone(); samples];
             return Ok(Selection { weights: alike, of_samples, actions, probs, states, empty: 0, is_drawn });
@@ -260,7 +264,7 @@ impl Agent {
             actions: selection.actions.clone(),
             probs: selection.probs.clone(),
             advantages,
-            reward: rewards.to_dtype(DType::F64)?.mean_all()?.to_scalar()?,
+            reward: rewards.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.mean_all()?.to_scalar()?,
             empty: selection.empty,
         });
         if self.history.len() < self.config.update_every { Ok(None) } else { self.update() }
@@ -287,7 +291,7 @@ impl Agent {
             }
             let count = episode.actions.dim(0)?;
             accumulator.add(&loss.backward()?, &[], count)?;
-            probs.extend(episode.probs.to_dtype(DType::F64)?.to_vec2::<f64>()?);
+            probs.extend(episode.probs.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec2::<f64>()?);
             reward += episode.reward * count as f64;
             rows += count;
             empty += episode.empty;

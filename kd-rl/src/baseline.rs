@@ -171,7 +171,8 @@ impl Baseline {
                 let rewards = rewards.detach().mean(0)?;
                 if let Some(Learned { value, optimizer, .. }) = &mut self.learned {
                     let expected = value.forward(&states.detach())?.squeeze(1)?;
-                    let rewards = rewards.to_dtype(expected.dtype())?.to_device(expected.device())?;
+                    let rewards =
+                        rewards.to_device(&Device::Cpu)?.to_dtype(expected.dtype())?.to_device(expected.device())?;
                     let loss = (expected - rewards)?.sqr()?.mean(0)?;
                     optimizer.step(&loss.backward()?, 1.0, 1.0)?;
                 }
@@ -219,7 +220,10 @@ impl Baseline {
     /// `v(s)` of each row; nothing of the others.
     fn expected(&self, states: &Tensor) -> Result<Vec<f64>> {
         match &self.learned {
-            Some(learned) => learned.value.forward(&states.detach())?.squeeze(1)?.to_dtype(DType::F64)?.to_vec1(),
+            Some(learned) => {
+                let expected = learned.value.forward(&states.detach())?.squeeze(1)?;
+                expected.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1()
+            }
             None => Ok(Vec::new()),
         }
     }
@@ -232,7 +236,7 @@ fn from_others(value: f64, sum: f64, count: f64) -> f64 {
 
 /// Rewards by sample and row.
 fn finite(rewards: &Tensor) -> Result<Vec<Vec<f64>>> {
-    let values = rewards.to_dtype(DType::F64)?.to_vec2::<f64>()?;
+    let values = rewards.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
     for (sample, values) in values.iter().enumerate() {
         if let Some(row) = values.iter().position(|value| !value.is_finite()) {
             bail!("sample {sample}, row {row}: expected a finite reward, found {}", values[row]);

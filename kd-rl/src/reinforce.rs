@@ -4,7 +4,7 @@
 //! baseline is `b · ∇ Σ_a π(a) = 0`. So `b` changes the variance and not the mean, as long as it does not depend on the
 //! action it judges. `R - b` is the *advantage*; [`Baseline`](crate::baseline::Baseline) makes it.
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 use crate::selection::Choice;
 
@@ -61,7 +61,7 @@ pub fn reinforce_loss(log_prob: &Tensor, advantages: &Tensor) -> Result<Tensor> 
     if rows == 0 || advantages.dims() != [rows] {
         bail!("expected advantages (rows,) as the {rows} rows of log π, at least one, found {:?}", advantages.dims());
     }
-    let values = advantages.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    let values = advantages.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
     if let Some(row) = values.iter().position(|value| !value.is_finite()) {
         bail!("row {row}: expected a finite advantage, found {}", values[row]);
     }
@@ -101,7 +101,7 @@ pub fn entropy(choice: Choice, probs: &Tensor) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Var};
+    use candle_core::Var;
     use kd_core::testing::check_gradient;
 
     use super::*;

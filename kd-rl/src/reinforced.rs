@@ -210,14 +210,16 @@ impl<'a> Reinforced<'a> {
             let soft = || losses::weighted_kl_divergence_rows(&logits, &teachers, weights, temperature);
             rewards.push(match self.config.reward {
                 Reward::Gold => gold(&hard)?,
-                Reward::GoldAndTeachers => gold_and_teachers(&hard, &soft()?)?,
-                Reward::HeldOut { share } => {
-                    let fit = gold_and_teachers(&hard, &soft()?)?;
-                    let standard = self.scales.fit.apply_to(&fit)?;
-                    self.scales.fit.update(&fit.to_dtype(DType::F64)?.to_vec1::<f64>()?)?;
-                    with_held_out(&standard, self.accuracy(feedback)?, share)?
-                }
+                Reward::GoldAndTeachers | Reward::HeldOut { .. } => gold_and_teachers(&hard, &soft()?)?,
             });
+        }
+        if let Reward::HeldOut { share } = self.config.reward {
+            let fits = Tensor::cat(&rewards, 0)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+            let accuracy = self.accuracy(feedback)?;
+            for fit in &mut rewards {
+                *fit = with_held_out(&self.scales.fit.apply_to(fit)?, accuracy, share)?;
+            }
+            self.scales.fit.update(&fits)?;
         }
         let rewards = Tensor::stack(&rewards, 0)?;
         match self.config.timing {

@@ -113,7 +113,7 @@ impl RunningScale {
 
     /// [`apply`](Self::apply) to every element.
     pub(crate) fn apply_to(&self, values: &Tensor) -> Result<Tensor> {
-        let host = values.to_dtype(candle_core::DType::F64)?.to_device(&Device::Cpu)?.to_vec1::<f64>()?;
+        let host = values.to_device(&Device::Cpu)?.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?;
         Tensor::from_iter(host.into_iter().map(|value| self.apply(value)), &Device::Cpu)
     }
 }

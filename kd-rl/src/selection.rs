@@ -3,7 +3,7 @@
 //! Every draw is a pure function of a seed, the number of the batch and the place in it: nothing is kept between draws, so
 //! a resumed run chooses what an uninterrupted one would have chosen, on every device.
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use kd_core::variables::mix;
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +47,7 @@ pub fn select(choice: Choice, probs: &Tensor, seed: u64, number: usize) -> Resul
         bail!("there are no teachers to choose from: probabilities of shape {:?}", probs.dims());
     }
     let mut actions = Vec::with_capacity(rows * teachers);
-    for (row, probs) in probs.to_dtype(DType::F64)?.to_vec2::<f64>()?.iter().enumerate() {
+    for (row, probs) in host(probs)?.iter().enumerate() {
         if let Some(teacher_idx) = probs.iter().position(|prob| !(0.0..=1.0).contains(prob)) {
             let prob = probs[teacher_idx];
             bail!("row {row}, teacher {teacher_idx}: expected a probability in [0, 1], found {prob}");
@@ -73,7 +73,7 @@ pub fn select(choice: Choice, probs: &Tensor, seed: u64, number: usize) -> Resul
             }
         }
     }
-    Tensor::from_vec(actions, (rows, teachers), probs.device())?.to_dtype(probs.dtype())
+    place(actions, probs)
 }
 
 /// Teacher weights, and how they came about.
@@ -114,7 +114,6 @@ pub fn weights(actions: &Tensor, probs: &Tensor) -> Result<Weights> {
     if probs.dims() != actions.dims() {
         bail!("expected probabilities of shape {:?}, as the actions, found {:?}", actions.dims(), probs.dims());
     }
-    let host = |tensor: &Tensor| tensor.to_dtype(DType::F64)?.to_vec2::<f64>();
     let (mut weights, mut empty) = (Vec::with_capacity(rows * teachers), 0);
     for (row, (actions, probs)) in host(actions)?.iter().zip(host(probs)?).enumerate() {
         if let Some(teacher_idx) = actions.iter().position(|&action| action != 0.0 && action != 1.0) {
@@ -129,14 +128,21 @@ pub fn weights(actions: &Tensor, probs: &Tensor) -> Result<Weights> {
             weights.extend((0..teachers).map(|idx| f64::from(u8::from(idx == best))));
         }
     }
-    let weights = Tensor::from_vec(weights, (rows, teachers), actions.device())?.to_dtype(actions.dtype())?;
-    Ok(Weights { weights, empty })
+    Ok(Weights { weights: place(weights, actions)?, empty })
+}
+
+/// The values of a matrix; converted here, since not every device has f64.
+fn host(matrix: &Tensor) -> Result<Vec<Vec<f64>>> {
+    matrix.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec2()
+}
+
+/// `values` in the shape and dtype and on the device of `like`.
+fn place(values: Vec<f64>, like: &Tensor) -> Result<Tensor> {
+    Tensor::from_vec(values, like.shape(), &Device::Cpu)?.to_dtype(like.dtype())?.to_device(like.device())
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
 
     #[test]

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use kd_core::{losses, ops};
 use serde::{Deserialize, Serialize};
 
@@ -79,7 +79,7 @@ pub fn features(shared: Option<&Tensor>, teacher_logits: &[Tensor], labels: Opti
 /// # Errors
 /// If a row has a feature that is NaN or infinite; the message names the first such row.
 pub fn ensure_finite(states: &Tensor) -> Result<()> {
-    let sums = states.to_dtype(DType::F64)?.sum(1)?.to_vec1::<f64>()?;
+    let sums = states.sum(1)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
     match sums.iter().position(|sum| !sum.is_finite()) {
         Some(row) => bail!("row {row}: expected a state of finite numbers, found a sum of {}", sums[row]),
         None => Ok(()),
@@ -166,7 +166,6 @@ impl Standardiser {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
     use kd_core::testing::{assert_close, random};
 
     use super::*;
