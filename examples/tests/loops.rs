@@ -1,8 +1,8 @@
-//! The two programs that use parts of the library in a loop of their own learn, and the one with a seed always the same.
+//! The programs that use parts of the library in a loop of their own learn, and those with a seed always the same.
 
 use std::process::Command;
 
-/// Standard output of a program that succeeds, which each does only if its student agrees with the teacher.
+/// Standard output of a program that succeeds, which each does only if it learnt what it should.
 fn run(program: &str) -> String {
     let output = Command::new(program).output().unwrap();
     assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
@@ -21,4 +21,11 @@ fn an_own_loop() {
     let output = run(env!("CARGO_BIN_EXE_own_loop"));
     assert_eq!(output.lines().count(), 7, "{output}");
     assert_eq!(output, run(env!("CARGO_BIN_EXE_own_loop")));
+}
+
+#[test]
+fn a_policy_in_an_own_loop() {
+    let output = run(env!("CARGO_BIN_EXE_policy_only"));
+    assert_eq!(output.lines().count(), 10, "{output}");
+    assert_eq!(output, run(env!("CARGO_BIN_EXE_policy_only")));
 }

@@ -108,7 +108,8 @@ pub struct Batch {
     pub labels: Option<Tensor>,
     /// Each teacher's output on the same rows, detached, its classes in the student's order.
     pub teachers: Vec<Output>,
-    /// Weight of each teacher on each row, `(rows, teachers)`; each row sums to 1.
+    /// Weight of each teacher on each row, `(rows, teachers)`; each row sums to 1. Read by
+    /// [`WeightedTeachers`](crate::objective::WeightedTeachers), to which `None` means all alike.
     pub weights: Option<Tensor>,
     /// Which task of a multi-task run the batch belongs to.
     pub task: usize,

@@ -22,5 +22,6 @@ pub mod schedule;
 pub mod testing;
 pub mod trainer;
 pub mod variables;
+pub mod weighting;
 
 pub use error::{Error, Result};

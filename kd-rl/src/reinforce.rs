@@ -1,142 +1,151 @@
 //! The policy gradient of Williams (1992), *Simple statistical gradient-following algorithms*.
 //!
-//! With actions `a_k ~ Bernoulli(p_k)` and a reward `R` that depends on them,
-//! `∇ E[R] = E[(R - b) · ∇ Σ_k log π(a_k)]` where `π(a) = p` if `a = 1` and `1 - p` if `a = 0`. The baseline `b` changes
-//! the variance and not the mean, as long as it does not depend on the actions it judges.
+//! With actions `a ~ π` and a reward `R(a)`, `∇ E[R] = E[(R - b) · ∇ log π(a)]`: since `Σ_a π(a) = 1`, the part of the
+//! baseline is `b · ∇ Σ_a π(a) = 0`. So `b` changes the variance and not the mean, as long as it does not depend on the
+//! action it judges. `R - b` is the *advantage*; [`Baseline`](crate::baseline::Baseline) makes it.
 
-use candle_core::{DType, Result, Tensor, bail};
-use serde::{Deserialize, Serialize};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
-/// `-mean_rows (R - b) · Σ_k log π(a_k)`: a step down this loss is a step up the expected reward.
+use crate::selection::Choice;
+
+/// `log π(a)` of each row: of a subset `Σ_k log (p_k if a_k = 1, else 1 - p_k)`, of one teacher `log p_k` of the one chosen.
 ///
 /// # Shapes
-/// - `probs`: `(rows, teachers)` float in `[0, 1]`, with the policy's graph
-/// - `actions`: `(rows, teachers)` of 0 and 1, drawn from `probs`
-/// - `rewards`: `(rows,)` float, detached here; `baseline`: `b`, in the reward's unit, 0 for none
-/// - returns a scalar of the dtype of `probs`, differentiable in `probs` only
+/// - `probs`: `(rows, teachers)` float in `[0, 1]`, with the policy's graph; `actions`: the same, of 0 and 1
+/// - returns `(rows,)`, differentiable in `probs` only
 ///
 /// # Errors
-/// If shapes differ, there are no rows or no teachers, or a reward or the baseline is not finite.
+/// If shapes differ, or there are no teachers.
+///
 /// ```
-/// # use candle_core::{Device, Tensor};
-/// let probs = Tensor::new(&[[0.5f64, 0.5]], &Device::Cpu)?;
-/// let (actions, rewards) = (Tensor::new(&[[1f64, 0.0]], &Device::Cpu)?, Tensor::new(&[3f64], &Device::Cpu)?);
-/// let loss = kd_rl::reinforce::reinforce_loss(&probs, &actions, &rewards, 1.0)?;
-/// assert!((loss.to_scalar::<f64>()? - 2.0 * 2.0 * 2f64.ln()).abs() < 1e-12); // (3 - 1) · two choices of ln 2 each
+/// use candle_core::{Device, Tensor};
+/// use kd_rl::{reinforce::log_prob, selection::Choice};
+/// let probs = Tensor::new(&[[0.5f64, 0.25]], &Device::Cpu)?;
+/// let found = log_prob(Choice::Subset, &probs, &Tensor::new(&[[1f64, 0.]], &Device::Cpu)?)?.to_vec1::<f64>()?;
+/// assert!((found[0] - (0.5f64 * 0.75).ln()).abs() < 1e-12);
 /// # Ok::<(), candle_core::Error>(())
 /// ```
-pub fn reinforce_loss(probs: &Tensor, actions: &Tensor, rewards: &Tensor, baseline: f64) -> Result<Tensor> {
-    let (rows, teachers) = probs.dims2()?;
-    if rows == 0 || teachers == 0 {
-        bail!("a policy gradient needs rows and teachers, found probabilities of shape {:?}", probs.dims());
+pub fn log_prob(choice: Choice, probs: &Tensor, actions: &Tensor) -> Result<Tensor> {
+    let (_rows, teachers) = probs.dims2()?;
+    if teachers == 0 || actions.dims() != probs.dims() {
+        bail!("expected actions of shape {:?} with teachers, found {:?}", probs.dims(), actions.dims());
     }
-    if actions.dims() != probs.dims() || rewards.dims() != [rows] {
-        bail!(
-            "expected actions of shape {:?} and rewards of shape {:?}, found {:?} and {:?}",
-            probs.dims(),
-            [rows],
-            actions.dims(),
-            rewards.dims()
-        );
+    let actions = actions.detach().to_dtype(probs.dtype())?;
+    let chosen = (&actions * probs)?;
+    match choice {
+        // One logarithm of the probability of what was done: a sum over both cases would be 0 · ln 0 at p = 0 or 1.
+        Choice::Subset => (chosen + (actions.affine(-1.0, 1.0)? * probs.affine(-1.0, 1.0)?)?)?.log()?.sum(1),
+        Choice::One => chosen.sum(1)?.log(),
     }
-    let values = rewards.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-    if let Some(row) = values.iter().position(|reward| !reward.is_finite()) {
-        bail!("row {row}: expected a finite reward, found {}", values[row]);
-    }
-    if !baseline.is_finite() {
-        bail!("expected a finite baseline, found {baseline}");
-    }
-    let (actions, rewards) = (actions.detach(), rewards.detach().to_dtype(probs.dtype())?);
-    // One logarithm of the probability of what was done: a sum over both cases would be 0 · ln 0 at p = 0 or 1.
-    let done = ((&actions * probs)? + (actions.affine(-1.0, 1.0)? * probs.affine(-1.0, 1.0)?)?)?;
-    let log_prob = done.log()?.sum(1)?; // (rows,)
-    (log_prob * rewards.affine(1.0, -baseline)?)?.mean(0)?.neg()
 }
 
-/// A moving average of rewards, `b ← decay · b + (1 - decay) · mean_rows R`; the first update sets it to the mean.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Baseline {
-    decay: f64,
-    value: Option<f64>,
+/// `-mean_rows advantage · log π(a)`: a step down this loss is a step up the expected reward.
+///
+/// # Shapes
+/// - `log_prob`: `(rows,)`, from [`log_prob`]; `advantages`: `(rows,)` float on any device, detached here
+/// - returns a scalar, differentiable in `log_prob` only
+///
+/// # Errors
+/// If shapes differ, there are no rows, or an advantage is not finite; the message names its row.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use kd_rl::{reinforce::{log_prob, reinforce_loss}, selection::Choice};
+/// let (probs, actions) = (Tensor::new(&[[0.5f64, 0.5]], &Device::Cpu)?, Tensor::new(&[[1f64, 0.]], &Device::Cpu)?);
+/// let loss = reinforce_loss(&log_prob(Choice::Subset, &probs, &actions)?, &Tensor::new(&[2f64], &Device::Cpu)?)?;
+/// assert!((loss.to_scalar::<f64>()? - 2.0 * 2.0 * 2f64.ln()).abs() < 1e-12); // two choices of ln 2 each, times 2
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn reinforce_loss(log_prob: &Tensor, advantages: &Tensor) -> Result<Tensor> {
+    let rows = log_prob.dims1()?;
+    if rows == 0 || advantages.dims() != [rows] {
+        bail!("expected advantages (rows,) as the {rows} rows of log π, at least one, found {:?}", advantages.dims());
+    }
+    let values = advantages.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    if let Some(row) = values.iter().position(|value| !value.is_finite()) {
+        bail!("row {row}: expected a finite advantage, found {}", values[row]);
+    }
+    let advantages = advantages.detach().to_dtype(log_prob.dtype())?.to_device(log_prob.device())?;
+    (log_prob * advantages)?.mean(0)?.neg()
 }
 
-impl Baseline {
-    /// A baseline that has seen nothing. `decay` is in `[0, 1)`; 0.9 remembers about ten batches.
-    ///
-    /// # Errors
-    /// If `decay` is out of its range.
-    pub fn new(decay: f64) -> Result<Self> {
-        if !(0.0..1.0).contains(&decay) {
-            bail!("`decay`: expected a number in [0, 1), found {decay}");
-        }
-        Ok(Self { decay, value: None })
-    }
-
-    /// The average so far, 0 before the first update.
-    pub fn value(&self) -> f64 {
-        self.value.unwrap_or(0.0)
-    }
-
-    /// Takes in a batch's rewards, `(rows,)`. Call it after [`reinforce_loss`] has used the old value.
-    ///
-    /// # Errors
-    /// If there are no rewards or their mean is not finite; the average is unchanged then.
-    pub fn update(&mut self, rewards: &Tensor) -> Result<()> {
-        let rewards = rewards.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-        let mean = rewards.iter().sum::<f64>() / rewards.len() as f64;
-        if !mean.is_finite() {
-            bail!("expected rewards with a finite mean, found a mean of {mean} over {} rows", rewards.len());
-        }
-        self.value = Some(self.value.map_or(mean, |value| self.decay * value + (1.0 - self.decay) * mean));
-        Ok(())
+/// Entropy of the policy in each row, in nats: of a subset the sum over teachers, from 0 to `K ln 2`; of one teacher from 0 to
+/// `ln K`. Subtracted from the loss it keeps a policy from growing sure before it knows (Williams & Peng 1991).
+///
+/// # Shapes
+/// - `probs`: `(rows, teachers)` float in `[0, 1]`; returns `(rows,)`, differentiable
+///
+/// # Errors
+/// If `probs` is no matrix.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use kd_rl::{reinforce::entropy, selection::Choice};
+/// let probs = Tensor::new(&[[0.5f64, 0.5]], &Device::Cpu)?;
+/// assert!((entropy(Choice::Subset, &probs)?.to_vec1::<f64>()?[0] - 2.0 * 2f64.ln()).abs() < 1e-9);
+/// assert!((entropy(Choice::One, &probs)?.to_vec1::<f64>()?[0] - 2f64.ln()).abs() < 1e-9);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn entropy(choice: Choice, probs: &Tensor) -> Result<Tensor> {
+    probs.dims2()?;
+    // Away from 0 by less than f32 can tell at 1, so that a certain choice has the entropy 0 and not 0 · ln 0.
+    let part = |probs: &Tensor| -> Result<Tensor> {
+        let probs = probs.affine(1.0 - 1e-12, 1e-12)?;
+        (&probs * probs.log()?)?.sum(1)
+    };
+    match choice {
+        Choice::Subset => (part(probs)? + part(&probs.affine(-1.0, 1.0)?)?)?.neg(),
+        Choice::One => part(probs)?.neg(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Var;
+    use kd_core::testing::check_gradient;
+
     use super::*;
-    use candle_core::{Device, Var};
 
     #[test]
     fn a_certain_choice_is_no_nan() {
         let probs = Var::new(&[[1f32, 0.0]], &Device::Cpu).unwrap();
-        let (actions, rewards) =
-            (Tensor::new(&[[1f32, 0.0]], &Device::Cpu).unwrap(), Tensor::new(&[2f32], &Device::Cpu));
-        let loss = reinforce_loss(&probs, &actions, &rewards.unwrap(), 0.0).unwrap();
+        let actions = Tensor::new(&[[1f32, 0.0]], &Device::Cpu).unwrap();
+        let log_prob = log_prob(Choice::Subset, &probs, &actions).unwrap();
+        let loss = reinforce_loss(&log_prob, &Tensor::new(&[2f32], &Device::Cpu).unwrap()).unwrap();
         assert_eq!(loss.to_scalar::<f32>().unwrap(), 0.0);
         let grads = loss.backward().unwrap();
         // d(-2 · (ln p_0 + ln(1 - p_1))) = (-2, 2) at p = (1, 0).
         assert_eq!(grads.get(&probs).unwrap().to_vec2::<f32>().unwrap(), [[-2.0, 2.0]]);
+        let entropy = entropy(Choice::Subset, &probs).unwrap();
+        assert!(entropy.to_vec1::<f32>().unwrap()[0].abs() < 1e-9);
+        let gradient = entropy.sum_all().unwrap().backward().unwrap().get(&probs).unwrap().to_vec2::<f32>().unwrap();
+        assert!(gradient.concat().iter().all(|value| value.is_finite()), "{gradient:?}");
+    }
+
+    #[test]
+    fn gradients_match_finite_differences() {
+        let probs = Tensor::new(&[[0.3f64, 0.6], [0.5, 0.9]], &Device::Cpu).unwrap();
+        let advantages = Tensor::new(&[1.5f64, -0.5], &Device::Cpu).unwrap();
+        for (choice, actions) in [(Choice::Subset, [[1f64, 0.], [1., 1.]]), (Choice::One, [[1., 0.], [0., 1.]])] {
+            let actions = Tensor::new(&actions, &Device::Cpu).unwrap();
+            let loss = |probs: &Tensor| reinforce_loss(&log_prob(choice, probs, &actions)?, &advantages);
+            check_gradient(loss, &probs, 1e-6).unwrap();
+            check_gradient(|probs| entropy(choice, probs)?.sum_all(), &probs, 1e-6).unwrap();
+        }
     }
 
     #[test]
     fn what_does_not_fit_is_an_error() {
         let tensor = |rows: usize, teachers: usize| Tensor::full(0.5f32, (rows, teachers), &Device::Cpu).unwrap();
-        let rewards = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap();
-        let check = |probs, actions, values: &[f32], baseline, expected: &str| {
-            let message = reinforce_loss(&probs, &actions, &rewards(values), baseline).unwrap_err().to_string();
-            assert!(message.contains(expected), "{message}");
-        };
-        check(tensor(2, 0), tensor(2, 0), &[0.0, 0.0], 0.0, "needs rows and teachers");
-        check(tensor(2, 3), tensor(2, 2), &[0.0, 0.0], 0.0, "expected actions of shape [2, 3]");
-        check(tensor(2, 3), tensor(2, 3), &[0.0], 0.0, "rewards of shape [2]");
-        check(tensor(2, 3), tensor(2, 3), &[0.0, f32::NAN], 0.0, "row 1: expected a finite reward, found NaN");
-        check(tensor(1, 3), tensor(1, 3), &[0.0], f64::INFINITY, "expected a finite baseline, found inf");
-    }
-
-    #[test]
-    fn a_baseline_follows_the_mean_and_survives_bad_rewards() {
-        let rewards = |values: &[f64]| Tensor::new(values, &Device::Cpu).unwrap();
-        let mut baseline = Baseline::new(0.75).unwrap();
-        assert_eq!(baseline.value(), 0.0);
-        baseline.update(&rewards(&[1.0, 3.0])).unwrap();
-        assert_eq!(baseline.value(), 2.0);
-        baseline.update(&rewards(&[6.0])).unwrap();
-        assert_eq!(baseline.value(), 0.75 * 2.0 + 0.25 * 6.0);
-        assert!(baseline.update(&rewards(&[f64::NAN])).unwrap_err().to_string().contains("a mean of NaN over 1 rows"));
-        assert!(baseline.update(&rewards(&[])).is_err());
-        assert_eq!(baseline.value(), 3.0);
-        assert!(Baseline::new(1.0).unwrap_err().to_string().contains("expected a number in [0, 1), found 1"));
+        let message = |result: Result<Tensor>| result.unwrap_err().to_string();
+        assert!(
+            message(log_prob(Choice::Subset, &tensor(2, 0), &tensor(2, 0))).contains("with teachers, found [2, 0]")
+        );
+        assert!(message(log_prob(Choice::Subset, &tensor(2, 3), &tensor(2, 2))).contains("shape [2, 3]"));
+        let vector = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap();
+        assert!(message(reinforce_loss(&vector(&[]), &vector(&[]))).contains("the 0 rows of log π, at least one"));
+        assert!(message(reinforce_loss(&vector(&[0., 0.]), &vector(&[0.]))).contains("found [1]"));
+        let nan = message(reinforce_loss(&vector(&[0., 0.]), &vector(&[0., f32::NAN])));
+        assert!(nan.contains("row 1: expected a finite advantage, found NaN"), "{nan}");
     }
 }

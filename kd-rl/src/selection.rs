@@ -1,36 +1,79 @@
 //! From probabilities to choices, and from choices to teacher weights.
+//!
+//! Every draw is a pure function of a seed, the number of the batch and the place in it: nothing is kept between draws, so
+//! a resumed run chooses what an uninterrupted one would have chosen, on every device.
 
-use candle_core::{DType, Result, Tensor, bail};
-use rand::Rng;
-use rand_chacha::ChaCha8Rng;
+use candle_core::{DType, Device, Result, Tensor, bail};
+use kd_core::variables::mix;
+use serde::{Deserialize, Serialize};
 
-/// Draws one action per row and teacher: 1 with the given probability, else 0.
-///
-/// The draws are made on the host in row-major order, one number each, so the same generator gives the same
-/// actions on every device.
+/// How many teachers a policy chooses for a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Choice {
+    /// Any set of them: an action of 0 or 1 for each, drawn apart (Yuan et al. 2021).
+    #[default]
+    Subset,
+    /// One of them: probabilities of a row sum to 1, and so do its actions.
+    One,
+}
+
+/// A number in `[0, 1)` that depends on the three arguments alone.
+pub fn uniform(seed: u64, number: usize, index: usize) -> f64 {
+    let bits = mix(mix(seed, number as u64), index as u64);
+    (bits >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Draws the actions of batch `number`: of every row and teacher, 1 for chosen and 0 for not.
 ///
 /// # Shapes
-/// - `probs`: `(rows, teachers)` float in `[0, 1]`
+/// - `probs`: `(rows, teachers)` float in `[0, 1]`; for [`Choice::One`] each row sums to 1
 /// - returns `(rows, teachers)` of 0 and 1, dtype and device of `probs`, without a graph
 ///
 /// # Errors
-/// If there are no teachers, or a probability is not a number in `[0, 1]`; the message names its place.
-pub fn select(probs: &Tensor, rng: &mut ChaCha8Rng) -> Result<Tensor> {
-    let shape = probs.dims2()?;
-    if shape.1 == 0 {
+/// If there are no teachers, a probability is not a number in `[0, 1]`, or a row of [`Choice::One`] does not sum to 1
+/// within 1e-3; the message names the place.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use kd_rl::selection::{Choice, select};
+/// let probs = Tensor::new(&[[1f32, 0.], [0., 1.]], &Device::Cpu)?;
+/// assert_eq!(select(Choice::Subset, &probs, 7, 0)?.to_vec2::<f32>()?, [[1., 0.], [0., 1.]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn select(choice: Choice, probs: &Tensor, seed: u64, number: usize) -> Result<Tensor> {
+    let (rows, teachers) = probs.dims2()?;
+    if teachers == 0 {
         bail!("there are no teachers to choose from: probabilities of shape {:?}", probs.dims());
     }
-    let values = probs.to_dtype(DType::F64)?.to_vec2::<f64>()?;
-    let mut actions = Vec::with_capacity(shape.0 * shape.1);
-    for (row, probs) in values.iter().enumerate() {
-        for (teacher_idx, &prob) in probs.iter().enumerate() {
-            if !(0.0..=1.0).contains(&prob) {
-                bail!("row {row}, teacher {teacher_idx}: expected a probability in [0, 1], found {prob}");
+    let mut actions = Vec::with_capacity(rows * teachers);
+    for (row, probs) in host(probs)?.iter().enumerate() {
+        if let Some(teacher_idx) = probs.iter().position(|prob| !(0.0..=1.0).contains(prob)) {
+            let prob = probs[teacher_idx];
+            bail!("row {row}, teacher {teacher_idx}: expected a probability in [0, 1], found {prob}");
+        }
+        match choice {
+            Choice::Subset => actions.extend(probs.iter().enumerate().map(|(teacher_idx, &prob)| {
+                f64::from(u8::from(uniform(seed, number, row * teachers + teacher_idx) < prob))
+            })),
+            Choice::One => {
+                let sum: f64 = probs.iter().sum();
+                if (sum - 1.0).abs() > 1e-3 {
+                    bail!("row {row}: expected probabilities that sum to 1, found a sum of {sum}");
+                }
+                let draw = uniform(seed, number, row) * sum;
+                let ends = probs.iter().scan(0.0, |end, prob| {
+                    *end += prob;
+                    Some(*end)
+                });
+                let chosen = ends.take_while(|&end| end <= draw).count();
+                // Rounding may leave the draw beyond the last end; then it is the last teacher that can be drawn.
+                let last = probs.iter().rposition(|&prob| prob > 0.0).unwrap_or(teachers - 1);
+                actions.extend((0..teachers).map(|idx| f64::from(u8::from(idx == chosen.min(last)))));
             }
-            actions.push(f64::from(u8::from(rng.random::<f64>() < prob)));
         }
     }
-    Tensor::from_vec(actions, shape, probs.device())?.to_dtype(probs.dtype())
+    place(actions, probs)
 }
 
 /// Teacher weights, and how they came about.
@@ -38,91 +81,116 @@ pub fn select(probs: &Tensor, rng: &mut ChaCha8Rng) -> Result<Tensor> {
 pub struct Weights {
     /// Weight of each teacher on each row, `(rows, teachers)`; each row sums to 1.
     pub weights: Tensor,
-    /// Number of rows on which no teacher was chosen and all got the same weight instead.
+    /// Number of rows on which no teacher was chosen and the most probable one stepped in.
     pub empty: usize,
 }
 
 /// The chosen teachers of a row share its weight evenly: `w_k = a_k / Σ_j a_j`.
 ///
-/// A row without a chosen teacher has no such weights. It falls back to all teachers alike, so that the soft term's
-/// share of the loss never depends on the draw; such rows are counted in [`Weights::empty`]. The action itself stays
-/// as it was drawn, for [`crate::reinforce::reinforce_loss`].
+/// A row without a chosen teacher has no such weights. There the most probable teacher steps in, the first of several,
+/// so that the soft term's share of the loss never depends on the draw; such rows are counted. The action itself stays
+/// as it was drawn, for [`log_prob`](crate::reinforce::log_prob): the policy is judged by what came of drawing nothing.
 ///
 /// # Shapes
-/// - `actions`: `(rows, teachers)` of 0 and 1, as [`select`] draws them
+/// - `actions`: `(rows, teachers)` of 0 and 1, as [`select`] draws them; `probs`: `(rows, teachers)`, what they were drawn from
 ///
 /// # Errors
-/// If there are no teachers, or an action is neither 0 nor 1; the message names its place.
-pub fn weights(actions: &Tensor) -> Result<Weights> {
+/// If there are no teachers, the shapes differ, or an action is neither 0 nor 1; the message names its place.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let actions = Tensor::new(&[[1f32, 0., 1.], [0., 0., 0.]], &Device::Cpu)?;
+/// let probs = Tensor::new(&[[0.5f32, 0.5, 0.5], [0.1, 0.3, 0.2]], &Device::Cpu)?;
+/// let found = kd_rl::selection::weights(&actions, &probs)?;
+/// assert_eq!(found.weights.to_vec2::<f32>()?, [[0.5, 0., 0.5], [0., 1., 0.]]);
+/// assert_eq!(found.empty, 1);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn weights(actions: &Tensor, probs: &Tensor) -> Result<Weights> {
     let (rows, teachers) = actions.dims2()?;
     if teachers == 0 {
         bail!("there are no teachers to weigh: actions of shape {:?}", actions.dims());
     }
+    if probs.dims() != actions.dims() {
+        bail!("expected probabilities of shape {:?}, as the actions, found {:?}", actions.dims(), probs.dims());
+    }
     let (mut weights, mut empty) = (Vec::with_capacity(rows * teachers), 0);
-    for (row, actions) in actions.to_dtype(DType::F64)?.to_vec2::<f64>()?.iter().enumerate() {
+    for (row, (actions, probs)) in host(actions)?.iter().zip(host(probs)?).enumerate() {
         if let Some(teacher_idx) = actions.iter().position(|&action| action != 0.0 && action != 1.0) {
             bail!("row {row}, teacher {teacher_idx}: expected an action of 0 or 1, found {}", actions[teacher_idx]);
         }
         let chosen: f64 = actions.iter().sum();
-        empty += usize::from(chosen == 0.0);
-        weights.extend(actions.iter().map(|a| if chosen == 0.0 { 1.0 / teachers as f64 } else { a / chosen }));
+        if chosen > 0.0 {
+            weights.extend(actions.iter().map(|action| action / chosen));
+        } else {
+            empty += 1;
+            let best = (1..teachers).fold(0, |best, idx| if probs[idx] > probs[best] { idx } else { best });
+            weights.extend((0..teachers).map(|idx| f64::from(u8::from(idx == best))));
+        }
     }
-    let weights = Tensor::from_vec(weights, (rows, teachers), actions.device())?.to_dtype(actions.dtype())?;
-    Ok(Weights { weights, empty })
+    Ok(Weights { weights: place(weights, actions)?, empty })
+}
+
+/// The values of a matrix; converted here, since not every device has f64.
+fn host(matrix: &Tensor) -> Result<Vec<Vec<f64>>> {
+    matrix.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec2()
+}
+
+/// `values` in the shape and dtype and on the device of `like`.
+fn place(values: Vec<f64>, like: &Tensor) -> Result<Tensor> {
+    Tensor::from_vec(values, like.shape(), &Device::Cpu)?.to_dtype(like.dtype())?.to_device(like.device())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
-    use rand::SeedableRng;
 
     #[test]
     fn choices_come_as_often_as_their_probability_says() {
-        let (rows, probs) = (40_000, [0.0, 0.2, 0.5, 1.0]);
-        let tensor = Tensor::new(&[probs], &Device::Cpu).unwrap().repeat((rows, 1)).unwrap();
-        let actions = select(&tensor, &mut ChaCha8Rng::seed_from_u64(5)).unwrap();
-        let means = actions.mean(0).unwrap().to_vec1::<f64>().unwrap();
-        for (mean, prob) in means.iter().zip(probs) {
-            // Four standard errors: a false alarm in one of 16,000 draws of the seed, for each of two columns.
-            assert!((mean - prob).abs() <= 4.0 * (prob * (1.0 - prob) / rows as f64).sqrt(), "{mean} for {prob}");
+        let rows = 40_000;
+        for (choice, probs) in [(Choice::Subset, [0.0, 0.2, 0.5, 1.0]), (Choice::One, [0.0, 0.2, 0.5, 0.3])] {
+            let tensor = Tensor::new(&[probs], &Device::Cpu).unwrap().repeat((rows, 1)).unwrap();
+            let actions = select(choice, &tensor, 5, 0).unwrap();
+            for (mean, prob) in actions.mean(0).unwrap().to_vec1::<f64>().unwrap().iter().zip(probs) {
+                // Four standard errors: a false alarm in one of 16,000 seeds, for each of five columns.
+                assert!((mean - prob).abs() <= 4.0 * (prob * (1.0 - prob) / rows as f64).sqrt(), "{mean} for {prob}");
+            }
+            if choice == Choice::One {
+                let sums = actions.sum(1).unwrap().to_vec1::<f64>().unwrap();
+                assert!(sums.iter().all(|&sum| sum == 1.0));
+            }
         }
     }
 
     #[test]
-    fn the_generator_alone_decides() {
+    fn seed_number_and_place_alone_decide() {
         let probs = Tensor::full(0.5f32, (8, 4), &Device::Cpu).unwrap();
-        let draw = |seed| {
-            let actions = select(&probs, &mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
-            actions.to_vec2::<f32>().unwrap()
-        };
-        assert_eq!(draw(1), draw(1));
-        assert_ne!(draw(1), draw(2));
-    }
-
-    #[test]
-    fn weights_are_shared_and_an_empty_choice_is_counted() {
-        let actions = [[1f32, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]];
-        let found = weights(&Tensor::new(&actions, &Device::Cpu).unwrap()).unwrap();
-        let expected = [[0.5f32, 0.0, 0.5, 0.0], [0.25, 0.25, 0.25, 0.25], [0.0, 1.0, 0.0, 0.0]];
-        assert_eq!(found.weights.to_vec2::<f32>().unwrap(), expected);
-        assert_eq!(found.empty, 1);
+        let draw = |seed, number| select(Choice::Subset, &probs, seed, number).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(draw(1, 3), draw(1, 3));
+        assert_ne!(draw(1, 3), draw(2, 3));
+        assert_ne!(draw(1, 3), draw(1, 4));
+        // A row's draw does not depend on the rows after it.
+        let fewer = select(Choice::Subset, &probs.narrow(0, 0, 3).unwrap(), 1, 3).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(draw(1, 3)[..3], fewer);
     }
 
     #[test]
     fn what_is_no_probability_or_action_is_named() {
-        let mut rng = ChaCha8Rng::seed_from_u64(0);
         let tensor = |values: [[f32; 2]; 2]| Tensor::new(&values, &Device::Cpu).unwrap();
         for (bad, found) in [(f32::NAN, "found NaN"), (1.5, "found 1.5"), (-0.5, "found -0.5")] {
-            let message = select(&tensor([[0.5, 0.5], [0.5, bad]]), &mut rng).unwrap_err().to_string();
+            let message = select(Choice::Subset, &tensor([[0.5, 0.5], [0.5, bad]]), 0, 0).unwrap_err().to_string();
             assert!(message.contains("row 1, teacher 1") && message.contains(found), "{message}");
         }
+        let message = select(Choice::One, &tensor([[0.5, 0.5], [0.5, 0.0]]), 0, 0).unwrap_err().to_string();
+        assert!(message.contains("row 1: expected probabilities that sum to 1, found a sum of 0.5"), "{message}");
+        let probs = tensor([[0.5; 2]; 2]);
         for (bad, found) in [(f32::NAN, "found NaN"), (0.5, "found 0.5")] {
-            let message = weights(&tensor([[1.0, bad], [0.0, 1.0]])).unwrap_err().to_string();
+            let message = weights(&tensor([[1.0, bad], [0.0, 1.0]]), &probs).unwrap_err().to_string();
             assert!(message.contains("row 0, teacher 1") && message.contains(found), "{message}");
         }
         let none = Tensor::zeros((2, 0), DType::F32, &Device::Cpu).unwrap();
-        assert!(select(&none, &mut rng).unwrap_err().to_string().contains("no teachers to choose from"));
-        assert!(weights(&none).unwrap_err().to_string().contains("no teachers to weigh"));
+        assert!(select(Choice::Subset, &none, 0, 0).unwrap_err().to_string().contains("no teachers to choose from"));
+        assert!(weights(&none, &none).unwrap_err().to_string().contains("no teachers to weigh"));
+        assert!(weights(&probs, &none).unwrap_err().to_string().contains("as the actions, found [2, 0]"));
     }
 }

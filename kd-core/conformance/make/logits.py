@@ -180,6 +180,33 @@ write(
     ],
 )
 
+# Two teachers; the first has the weight w of each row, from 0 to below 1, and the second the rest.
+write(
+    "weighted_kl_divergence",
+    "Yuan et al. 2021",
+    "T^2 (w KL(p_1 || q) + (1 - w) KL(p_2 || q)), p_k = softmax(teacher_k / T), q = softmax(student / T)",
+    [
+        case(
+            f"{key}, {at}",
+            lambda x: (s * s if scaled else 1)
+            * sum(
+                w.squeeze(-1) * divergence(F.log_softmax(x[name] / t, -1), F.log_softmax(x["student_logits"] / s, -1))
+                for name, w in (("teacher_logits", x["first_weights"]), ("second_teacher_logits", 1 - x["first_weights"]))
+            ),
+            {
+                "student_logits": student,
+                "teacher_logits": teacher,
+                "second_teacher_logits": teacher.flip(-1) / 2,
+                "first_weights": (torch.arange(len(student)) / len(student)).double().unsqueeze(-1),
+            },
+            {"temperature": {"student": s, "teacher": t, "scaled": scaled}},
+            finite_differences=key != "extreme",
+        )
+        for at, (s, t, scaled) in TEMPERATURES.items()
+        for key, (student, teacher) in INPUTS.items()
+    ],
+)
+
 write(
     "logit_mse",
     "Ba and Caruana 2014, section 2",

@@ -15,6 +15,7 @@
 //! | [`kl_divergence`]                       | teacher logits                | Hinton et al. 2015, §2              |
 //! | [`reverse_kl_divergence`]               | teacher logits                | Gu et al. 2024 (MiniLLM), §2.1      |
 //! | [`jensen_shannon_divergence`]           | teacher logits                | Lin 1991                            |
+//! | [`weighted_kl_divergence`]              | several teachers' logits, weights | Yuan et al. 2021                 |
 //! | [`kl_from_log_probs`]                   | log of a distribution         | e.g. a CRF's marginals              |
 //! | [`logit_mse`], [`centred_logit_mse`]    | teacher logits                | Ba & Caruana 2014, §2               |
 //! | [`probability_mse`]                     | teacher logits                | Brier 1950                          |
@@ -100,6 +101,7 @@ mod temperature;
 mod token_mask;
 mod unit;
 mod vectors;
+mod weighted;
 
 pub use attention::{attention_kl, attention_kl_rows, attention_mse, attention_mse_rows};
 pub use binary::{
@@ -134,6 +136,7 @@ pub use squared::{
 };
 pub use standardise::standardise;
 pub use temperature::Temperature;
+pub use weighted::{weighted_kl_divergence, weighted_kl_divergence_rows};
 
 use candle_core::{Result, Tensor, bail};
 

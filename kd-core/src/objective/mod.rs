@@ -3,6 +3,7 @@
 //! | objective        | parts                                                              |
 //! |------------------|--------------------------------------------------------------------|
 //! | [`Distillation`] | `hard` against the labels, `soft` against one teacher              |
+//! | [`WeightedTeachers`] | `hard` against the labels, `soft` against several teachers by the batch's weights |
 //! | [`PerHead`]      | `hard` of a gold head, `soft` of a head for each teacher           |
 //! | [`WeightedSum`]  | any, by name: functions of output and batch                        |
 //! | a closure        | its own: `Fn(&Output, &Batch, step) -> Result<Loss>`               |
@@ -12,6 +13,7 @@
 mod distillation;
 mod heads;
 mod weighted_sum;
+mod weighted_teachers;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +22,7 @@ use candle_core::{DType, Device, Result, Tensor};
 pub use self::distillation::{CrfTarget, Distillation};
 pub use self::heads::{PerHead, SoftLoss};
 pub use self::weighted_sum::{Part, Point, WeightedSum};
+pub use self::weighted_teachers::WeightedTeachers;
 use crate::batch::Batch;
 use crate::model::Output;
 

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! Batches::batch(step) -> Student::forward -> Objective::loss -> backward -> clip -> Optimizer::step -> Observer
+//!   TeacherWeighting::weigh --^                                  TeacherWeighting::feedback --^
 //! ```
 //!
 //! | part                               | does                                                              |
@@ -34,10 +35,11 @@ use serde_json::Value;
 use self::liveness::Liveness;
 use crate::batch::{Batch, Batches};
 use crate::error::{Error, Result};
-use crate::model::{Mode, Student};
+use crate::model::{Mode, Output, Student};
 use crate::objective::Objective;
 use crate::optim::{Accumulator, Ema, Optimizer, clip_scale};
 use crate::variables::{Variables, mix};
+use crate::weighting::{Feedback, TeacherWeighting};
 
 pub use self::config::{Interval, TrainerConfig};
 pub use self::json_lines::JsonLines;
@@ -58,6 +60,7 @@ pub struct Trainer<'a> {
     student: &'a dyn Student,
     variables: Variables,
     objective: &'a dyn Objective,
+    weighting: Option<&'a mut dyn TeacherWeighting>,
     optimizer: Box<dyn Optimizer>,
     ema: Option<Ema>,
     liveness: Liveness,
@@ -100,6 +103,7 @@ impl<'a> Trainer<'a> {
             student,
             variables: variables.clone(),
             objective,
+            weighting: None,
             optimizer,
             ema,
             liveness: Liveness::new(&config.may_be_still),
@@ -123,6 +127,16 @@ impl<'a> Trainer<'a> {
     #[must_use]
     pub fn with_description(mut self, description: Value) -> Self {
         self.description = description;
+        self
+    }
+
+    /// `weighting` sets [`Batch::weights`] before each batch and is told what came of it after the step. What it has learnt
+    /// is a part of the checkpoint.
+    ///
+    /// Call it before [`with_checkpoint`](Self::with_checkpoint).
+    #[must_use]
+    pub fn with_weighting(mut self, weighting: &'a mut dyn TeacherWeighting) -> Self {
+        self.weighting = Some(weighting);
         self
     }
 
@@ -175,10 +189,14 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// Those of [`step`](Self::step) and of `batches`, and if there is no batch.
     pub fn step_on(&mut self, batches: &mut dyn Iterator<Item = candle_core::Result<Batch>>) -> Result<Report> {
-        let (mut losses, mut sum) = (Vec::new(), Sum::default());
+        let (mut losses, mut sum, mut weighted) = (Vec::new(), Sum::default(), Vec::new());
         for (idx, batch) in batches.enumerate() {
-            let batch = batch?;
-            let seed = mix(self.config.seed, (self.step * self.config.accumulate + idx) as u64);
+            let mut batch = batch?;
+            let number = self.step * self.config.accumulate + idx;
+            if let Some(weighting) = &mut self.weighting {
+                batch.weights = Some(weighting.weigh(&batch, number)?);
+            }
+            let seed = mix(self.config.seed, number as u64);
             let output = self.student.forward_batch(&batch, Mode::Train { seed })?;
             let loss = self.objective.loss(&output, &batch, self.step)?;
             // First the backward pass, so that a GPU has work while the numbers are waited for.
@@ -189,6 +207,9 @@ impl<'a> Trainer<'a> {
                 return self.skip("loss", f64::NAN, &losses);
             }
             sum.add(gradients, rows, self.optimizer.as_ref())?;
+            if self.weighting.is_some() {
+                weighted.push((number, batch, output.detach()));
+            }
         }
         let Some(gradients) = sum.finish()? else {
             return Err(Error::Config { field: "batches", expected: "at least one", found: "none".to_string() });
@@ -203,8 +224,18 @@ impl<'a> Trainer<'a> {
         if let Some(ema) = &mut self.ema {
             ema.update()?;
         }
+        self.feed_back(&weighted)?;
         self.skipped_in_a_row = 0;
         Ok(self.report(gradient_norm, &losses, false))
+    }
+
+    /// Tells the weighting what came of the batches of this step.
+    fn feed_back(&mut self, weighted: &[(usize, Batch, Output)]) -> Result<()> {
+        let Some(weighting) = &mut self.weighting else { return Ok(()) };
+        for (number, batch, output) in weighted {
+            weighting.feedback(&Feedback { number: *number, batch, output, student: self.student })?;
+        }
+        Ok(())
     }
 
     /// A step that changes nothing but the step's number, or the end of training if there were too many.

@@ -11,6 +11,7 @@ use super::{Evaluation, Trainer, TrainerConfig};
 use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::optim::Ema;
+use crate::weighting::WeightingState;
 
 /// What a checkpoint holds besides tensors.
 #[derive(Serialize, Deserialize)]
@@ -19,6 +20,9 @@ struct State {
     objective: Value,
     batches: Value,
     description: Value,
+    /// Settings and values of the weighting of the teachers; both null without one.
+    #[serde(default)]
+    weighting: [Value; 2],
     step: usize,
     updates: usize,
     averaged: usize,
@@ -48,11 +52,18 @@ impl Trainer<'_> {
         if let Some((_, best)) = &self.best {
             put("best", best.clone());
         }
+        let mut weighting = <[Value; 2]>::default();
+        if let Some(of) = &self.weighting {
+            let WeightingState { tensors, values } = of.state()?;
+            put("weighting", tensors);
+            weighting = [of.describe(), values];
+        }
         let state = State {
             config: self.config.clone(),
             objective: self.objective.describe(),
             batches: self.batches.clone().unwrap_or(Value::Null),
             description: self.description.clone(),
+            weighting,
             step: self.step,
             updates: self.optimizer.updates(),
             averaged: self.ema.as_ref().map_or(0, Ema::updates),
@@ -73,6 +84,8 @@ impl Trainer<'_> {
         same(path, "configuration", &self.config, &state.config)?;
         same(path, "objective", &self.objective.describe(), &state.objective)?;
         same(path, "description", &self.description, &state.description)?;
+        let described = self.weighting.as_ref().map_or(Value::Null, |weighting| weighting.describe());
+        same(path, "weighting of the teachers", &described, &state.weighting[0])?;
         let mut take = |kind: &str| -> BTreeMap<String, Tensor> {
             let prefix = format!("{kind}/");
             let names: Vec<_> = tensors.keys().filter(|name| name.starts_with(&prefix)).cloned().collect();
@@ -86,6 +99,11 @@ impl Trainer<'_> {
         self.variables.set(&model.into_iter().collect()).map_err(|error| wrong(error.to_string()))?;
         if let Some(average) = &mut self.ema {
             average.restore(&ema, state.averaged).map_err(|error| wrong(error.to_string()))?;
+        }
+        if let Some(weighting) = &mut self.weighting {
+            let [_, values] = state.weighting;
+            let learnt = WeightingState { tensors: take("weighting"), values };
+            weighting.restore(&learnt).map_err(|error| wrong(error.to_string()))?;
         }
         self.step = state.step;
         self.saved = Some(state.step);

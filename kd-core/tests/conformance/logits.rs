@@ -38,6 +38,13 @@ fn pair<'a>(given: &'a Given<'_>) -> Result<[&'a Tensor; 2]> {
     Ok([given.tensor("student_logits")?, given.tensor("teacher_logits")?])
 }
 
+/// Both teachers and their weights.
+fn two_teachers(given: &Given<'_>) -> Result<([Tensor; 2], Tensor)> {
+    let teachers = [given.tensor("teacher_logits")?.clone(), given.tensor("second_teacher_logits")?.clone()];
+    let first = given.tensor("first_weights")?;
+    Ok((teachers, Tensor::cat(&[first, &first.affine(-1.0, 1.0)?], 1)?))
+}
+
 pub(crate) const LOSSES: &[Loss] = &[
     of!(cross_entropy, cross_entropy_rows, "student_logits", "labels"),
     Loss {
@@ -57,6 +64,17 @@ pub(crate) const LOSSES: &[Loss] = &[
     softened!(kl_divergence, kl_divergence_rows),
     softened!(reverse_kl_divergence, reverse_kl_divergence_rows),
     softened!(jensen_shannon_divergence, jensen_shannon_divergence_rows),
+    Loss {
+        name: "weighted_kl_divergence",
+        rows: Some(|x| {
+            let (teachers, weights) = two_teachers(x)?;
+            losses::weighted_kl_divergence_rows(x.tensor("student_logits")?, &teachers, &weights, temperature(x)?)
+        }),
+        mean: |x| {
+            let (teachers, weights) = two_teachers(x)?;
+            losses::weighted_kl_divergence(x.tensor("student_logits")?, &teachers, &weights, temperature(x)?)
+        },
+    },
     of!(kl_from_log_probs, kl_from_log_probs_rows, "student_log_probs", "teacher_log_probs"),
     of!(logit_mse, logit_mse_rows, "student_logits", "teacher_logits"),
     of!(centred_logit_mse, centred_logit_mse_rows, "student_logits", "teacher_logits"),
