@@ -101,7 +101,7 @@ mod tests {
             weighted_kl_divergence_rows(&student, teachers, &weights, 3.0).unwrap().to_vec1::<f64>().unwrap()
         };
         assert_eq!(
-            alone(Tensor::ones((3, 1), candle_core::DType::F32, &Device::Cpu).unwrap(), &[teacher.clone()]),
+            alone(Tensor::ones((3, 1), candle_core::DType::F32, &Device::Cpu).unwrap(), std::slice::from_ref(&teacher)),
             plain
         );
         let second = Tensor::new(&[[0f32, 1.]; 3], &Device::Cpu).unwrap();
