@@ -42,7 +42,7 @@ pub enum BaselineConfig {
     },
     /// The mean of the other samples of the same row (Kool et al. 2019); needs two samples or more.
     LeaveOneOut,
-    /// A linear function of the state, fitted by gradient steps (Williams 1992, §7). It comes near the mean reward and not to it:
+    /// A linear function of the state, fitted by gradient steps (Sutton & Barto 2018, §13.4). It comes near the mean reward and not to it:
     /// of a reward that never varies small advantages stay, and a policy under AdamW makes steps of small ones too.
     Learned {
         /// Learning rate of its AdamW, ≥ 0.

@@ -121,7 +121,7 @@ impl RunningScale {
 /// Which of a training set's rows are kept apart for the accuracy of reward 3, and the others: both sorted.
 ///
 /// Taken from the *training* data, so that the set that models are selected on takes no part in training. `share` of the rows
-/// and at least `least` of them; 0.05 and 200 are good values (a score on 200 rows has an error of 3.5 points at most).
+/// and at least `least` of them; 0.05 and 200 are good values (a share of 200 rows has a standard error of at most 3.5 points).
 ///
 /// # Errors
 /// If `share` is not in (0, 1), or no row would be left.

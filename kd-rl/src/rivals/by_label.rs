@@ -50,8 +50,8 @@ pub fn best_single_weights(teacher_logits: &[Tensor], labels: &Tensor) -> Result
     best.broadcast_eq(&teachers)?.to_dtype(cross_entropies.dtype())
 }
 
-/// `w_k = (1 - softmax(CE)_k) / (K - 1)`: the less a teacher knows the label, the less it counts (CA-MKD, Zhang et al. 2022,
-/// Eq. 4). Its largest weight is `1/(K - 1)`; one teacher alone has the weight 1.
+/// `w_k = (1 - softmax(CE)_k) / (K - 1)`: the less a teacher knows the label, the less it counts (CA-MKD, Zhang et al.
+/// 2022). Its largest weight is `1/(K - 1)`; one teacher alone has the weight 1.
 ///
 /// # Shapes
 /// As [`best_single_weights`].

@@ -11,8 +11,10 @@ use crate::reinforced::teacher_logits;
 
 /// The weights, alike on all rows, whose mean gradient on the student's logits is shortest:
 /// `min ½ |Σ_k w_k g_k|²` over `0 ≤ w_k ≤ cap`, `Σ w_k = 1`, with `g_k = softmax(student / T) - softmax(teacher_k / T)` of all rows
-/// (AE-KD, Du et al. 2020, §3.3: multiple gradient descent, with a cap on how much a teacher may count). `cap = 1/K` is all
-/// alike, `cap = 1` lets one teacher speak alone.
+/// (AE-KD, Du et al. 2020: multiple gradient descent, with a cap on how much a teacher may count; theirs is 0.6). `cap = 1/K` is
+/// all alike, `cap = 1` lets one teacher speak alone. The authors' code takes the mean of a teacher's gradients over the batch
+/// first, in which rows of different classes cancel; here rows stay apart, as in the bound that multiple gradient descent has
+/// for shared representations (Sener & Koltun 2018).
 ///
 /// # Shapes
 /// - `student_logits`: `(rows, classes)` float; `teacher_logits`: the same for each teacher
