@@ -309,7 +309,7 @@ impl Agent {
             probs: (0..teachers).map(mean).collect(),
             rows,
             empty,
-            collapse: collapse(&probs.concat(), self.config.policy.floor, 0.99, 0.01),
+            collapse: collapse(&probs.concat(), self.policy.bounds(), 0.99, 0.01),
         }))
     }
 

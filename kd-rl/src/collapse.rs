@@ -29,27 +29,27 @@ impl std::fmt::Display for Collapse {
 }
 
 /// The collapse of a policy with these probabilities, row by row, if it has collapsed: at least `share` of them are within
-/// `margin` (of the width between the bounds `floor` and `1 - floor`) of the upper bound, of the lower one, or of either.
-/// 0.99 and 0.01 are good values.
+/// `margin` (of the width between its [`bounds`](crate::policy::SelectionPolicy::bounds)) of the upper bound, of the lower one,
+/// or of either. 0.99 and 0.01 are good values.
 ///
-/// No probabilities are no collapse. For a choice of one of K teachers only the saturated one can occur.
+/// No probabilities are no collapse. For a choice of one of several teachers only the saturated one can occur.
 ///
 /// ```
 /// use kd_rl::collapse::{Collapse, collapse};
-/// assert_eq!(collapse(&[0.95, 0.949], 0.05, 0.99, 0.01), Some(Collapse::AllOn));
-/// assert_eq!(collapse(&[0.95, 0.05], 0.05, 0.99, 0.01), Some(Collapse::Saturated));
-/// assert_eq!(collapse(&[0.95, 0.5], 0.05, 0.99, 0.01), None);
+/// assert_eq!(collapse(&[0.95, 0.949], [0.05, 0.95], 0.99, 0.01), Some(Collapse::AllOn));
+/// assert_eq!(collapse(&[0.95, 0.05], [0.05, 0.95], 0.99, 0.01), Some(Collapse::Saturated));
+/// assert_eq!(collapse(&[0.95, 0.5], [0.05, 0.95], 0.99, 0.01), None);
 /// ```
-pub fn collapse(probs: &[f64], floor: f64, share: f64, margin: f64) -> Option<Collapse> {
+pub fn collapse(probs: &[f64], [low, high]: [f64; 2], share: f64, margin: f64) -> Option<Collapse> {
     if probs.is_empty() {
         return None;
     }
-    let margin = margin * (1.0 - 2.0 * floor);
+    let margin = margin * (high - low);
     let most = |holds: &dyn Fn(f64) -> bool| {
         probs.iter().filter(|&&prob| holds(prob)).count() as f64 >= share * probs.len() as f64
     };
-    let is_on = |prob: f64| prob >= 1.0 - floor - margin;
-    let is_off = |prob: f64| prob <= floor + margin;
+    let is_on = |prob: f64| prob >= high - margin;
+    let is_off = |prob: f64| prob <= low + margin;
     match () {
         () if most(&is_on) => Some(Collapse::AllOn),
         () if most(&is_off) => Some(Collapse::AllOff),
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn each_collapse_is_told_from_the_others() {
-        let of = |probs: &[f64]| collapse(probs, 0.0, 0.9, 0.01);
+        let of = |probs: &[f64]| collapse(probs, [0.0, 1.0], 0.9, 0.01);
         assert_eq!(of(&[]), None);
         assert_eq!(of(&[0.5; 10]), None);
         assert_eq!(of(&[1.0; 10]), Some(Collapse::AllOn));

@@ -162,6 +162,15 @@ impl SelectionPolicy {
         }
     }
 
+    /// The least and the largest probability that it can give: `[ε, 1 - ε]`, for one of K teachers `[ε, 1 - (K - 1) ε]`.
+    pub fn bounds(&self) -> [f64; 2] {
+        let others = match self.config.choice {
+            Choice::Subset => 1.0,
+            Choice::One => self.layout.teachers as f64 - 1.0,
+        };
+        [self.config.floor, 1.0 - others * self.config.floor]
+    }
+
     /// Its settings.
     pub fn config(&self) -> PolicyConfig {
         self.config

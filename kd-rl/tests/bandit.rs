@@ -81,6 +81,16 @@ fn a_policy_of_one_finds_the_best_arm() {
 }
 
 #[test]
+fn a_policy_that_is_sure_of_one_teacher_is_saturated() {
+    let policy = PolicyConfig { choice: Choice::One, ..PolicyConfig::default() };
+    let mut agent = agent(AgentConfig { policy, lr: 0.1, ..AgentConfig::default() });
+    assert_eq!(agent.policy().bounds(), [0.05, 0.9]);
+    let updates = play(&mut agent, 0..200, |a, _| a[2]).unwrap();
+    assert_eq!(updates[0].collapse, None);
+    assert_eq!(updates[199].collapse, Some(Collapse::Saturated), "{:?}", updates[199]);
+}
+
+#[test]
 fn a_constant_reward_moves_nothing_but_without_a_baseline() {
     let drift = |baseline, samples, seed| {
         let mut agent = agent(AgentConfig { lr: 0.05, baseline, samples, seed, ..AgentConfig::default() });

@@ -175,6 +175,50 @@ fn a_good_teacher_is_preferred_to_one_with_shuffled_labels() {
 }
 
 #[test]
+fn rewards_are_those_of_the_student_after_its_step() {
+    let first = batch(8, 3, expert, 0.3, 0).unwrap();
+    let second = batch(8, 3, expert, 0.3, 1).unwrap();
+    for (reward, timing) in [
+        (Reward::Gold, Timing::UpdatedRows),
+        (Reward::Gold, Timing::UpdatedBatch),
+        (Reward::Gold, Timing::NextBatch),
+        (Reward::GoldAndTeachers, Timing::UpdatedRows),
+        (Reward::HeldOut { share: 1.0 }, Timing::UpdatedRows),
+        (Reward::HeldOut { share: 0.25 }, Timing::UpdatedRows),
+    ] {
+        let setting = ReinforcedConfig { reward, timing, ..config(8) };
+        let weights = reinforced(3, setting).weigh(&first, 0).unwrap();
+        let variables = Variables::new(0, DType::F32, &Device::Cpu);
+        let (student, objective) = (Table::new(&variables), WeightedTeachers::new(0.2, 0.8, 1.0));
+        let mut found = vec![];
+        let mut policy = reinforced(3, setting).with_held_out(|_| Ok(0.5));
+        policy = policy.with_observer(|number, update| found.push((number, update.reward)));
+        let sgd = OptimizerConfig::Sgd(SgdConfig { weight_decay: 0.0, ..SgdConfig::with_lr(5.0) });
+        let trainer = Trainer::new(&student, &variables, &objective, TrainerConfig::new(2, sgd)).unwrap();
+        let mut trainer = trainer.with_weighting(&mut policy);
+        trainer.step(&first).unwrap();
+        // Between the two steps: on what the reward is to be measured.
+        let asked = if timing == Timing::NextBatch { &second } else { &first };
+        let logits = student.forward_batch(asked, Mode::Eval).unwrap().heads.remove(0);
+        let number = |tensor: Tensor| f64::from(tensor.to_scalar::<f32>().unwrap());
+        let hard = number(losses::cross_entropy(&logits, asked.labels().unwrap()).unwrap());
+        let teachers: Vec<Tensor> = first.teachers.iter().map(|teacher| teacher.heads[0].clone()).collect();
+        let soft = number(losses::weighted_kl_divergence(&logits, &teachers, &weights, 1.0).unwrap());
+        trainer.step(&second).unwrap();
+        drop(trainer);
+        drop(policy);
+        let expected = match reward {
+            Reward::Gold => -hard,
+            Reward::GoldAndTeachers => -hard - soft,
+            // Nothing came before that they could be scaled by.
+            Reward::HeldOut { share } => share * (-hard - soft) + (1.0 - share) * 0.5,
+        };
+        let (number, reward) = found[0];
+        assert!(number == 0 && (reward - expected).abs() < 1e-5, "{setting:?}: {reward} {expected}");
+    }
+}
+
+#[test]
 fn every_setting_runs_and_resumes_bit_by_bit() {
     let agent = AgentConfig { update_every: 3, ..config(4).agent };
     let base = ReinforcedConfig { agent, ..config(4) };
