@@ -228,7 +228,7 @@ impl TeacherOutputs {
                 let mut own = match self.own.take() {
                     Some(own) => own,
                     None => {
-                        let (path, file) = create(folder, &self.about)?;
+                        let (path, file) = create(folder, &self.about, self.newest())?;
                         self.shards.push(Arc::new(Shard::open(&path, &self.about)?));
                         Own { file, shard: self.shards.len() - 1, flushed: Instant::now() }
                     }
@@ -320,6 +320,12 @@ impl TeacherOutputs {
         Err(Error::argument(format!("teacher outputs of example {example} `{start}`"), expected, found))
     }
 
+    /// The latest time in the names of the shards that were read.
+    fn newest(&self) -> u64 {
+        let time = |path: &Path| u64::from_str_radix(path.file_name()?.to_str()?.split_once('-')?.0, 16).ok();
+        self.shards.iter().filter_map(|shard| time(&shard.path)).max().unwrap_or(0)
+    }
+
     fn place(&self) -> String {
         match &self.home {
             Home::Memory => "memory".to_string(),
@@ -352,11 +358,13 @@ impl Drop for Own {
 
 /// A new shard with its head, locked for as long as it is open.
 ///
-/// Names begin with the time, so that they sort, and go on with random digits: shards of many machines meet in one
-/// folder. The lock tells whoever tidies the folder that the shard is still written.
-fn create(folder: &Path, about: &About) -> Result<(PathBuf, File)> {
-    let time = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
-    let path = folder.join(format!("{time:010x}-{:016x}.{EXTENSION}", random()));
+/// Names begin with the time in nanoseconds, or what follows `newest` where a clock is behind, so that a shard sorts after
+/// those its writer knew, and go on with random digits: shards of many machines meet in one folder. The lock tells
+/// whoever tidies the folder that the shard is still written.
+fn create(folder: &Path, about: &About, newest: u64) -> Result<(PathBuf, File)> {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64;
+    let time = now.max(newest.saturating_add(1));
+    let path = folder.join(format!("{time:016x}-{:016x}.{EXTENSION}", random()));
     let head = head(about)?;
     let open = || {
         let mut file = OpenOptions::new().append(true).create_new(true).open(&path)?;

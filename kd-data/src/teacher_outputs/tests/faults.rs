@@ -79,7 +79,7 @@ fn a_flipped_byte_never_makes_a_wrong_row() {
 
 #[test]
 fn damage_is_named_and_mended_by_asking_again() {
-    let (_folder, store, path, bytes) = written();
+    let (folder, store, path, bytes) = written();
     let sentences = sentences();
     // The last byte is one of the last block's numbers.
     let mut damaged = bytes.clone();
@@ -95,6 +95,18 @@ fn damage_is_named_and_mended_by_asking_again() {
     outputs.append(&["text".into()], &[1], &tensor(&[[7., 9., 8.]])).unwrap();
     drop(outputs);
     assert_eq!(right_or_missing(&store).unwrap(), 3, "also after opening it again");
+    // What is stored anew stands last, whatever the clock of whoever stored the damaged block said.
+    let mended = shards(folder.path()).pop().unwrap();
+    assert_ne!(mended, path);
+    let ahead = path.with_file_name("7fffffffffffffff-0000000000000000.shard");
+    fs::rename(&path, &ahead).unwrap();
+    fs::remove_file(mended).unwrap();
+    let mut outputs = store.teacher(&about()).unwrap();
+    outputs.verify();
+    outputs.append(&["text".into()], &[1], &tensor(&[[7., 9., 8.]])).unwrap();
+    drop(outputs);
+    assert_eq!(right_or_missing(&store).unwrap(), 3);
+    fs::rename(&ahead, &path).unwrap();
 
     // A block's head: what comes after it is missing, and said to be.
     let mut damaged = bytes.clone();
