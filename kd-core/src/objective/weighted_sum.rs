@@ -159,7 +159,7 @@ mod tests {
 
     fn batch() -> Batch {
         let tokens = Tokens { first: pad(&[vec![1]], &Device::Cpu).unwrap(), second: None, rows: Rows::Examples };
-        Batch { tokens, labels: None, teachers: vec![], weights: None, task: 0, examples: vec![7] }
+        Batch { tokens, labels: None, targets: vec![], teachers: vec![], weights: None, task: 0, examples: vec![7] }
     }
 
     fn output() -> Output {
