@@ -15,6 +15,9 @@ pub struct Sequence {
     pub segments: Option<Tensor>,
     /// Character ids of each word, `(batch, len, chars)` u32; 0 is padding and stands at the end only.
     pub chars: Option<Tensor>,
+    /// Ids of further columns that say something of each token (part of speech, position), `(batch, len)` u32 each, in an
+    /// order that the model defines; empty for most.
+    pub features: Vec<Tensor>,
 }
 
 impl Sequence {
@@ -79,6 +82,8 @@ pub struct Tokens {
     pub first: Sequence,
     /// The second text of a pair that is encoded apart.
     pub second: Option<Sequence>,
+    /// The texts after the second, for models that read more than two.
+    pub more: Vec<Sequence>,
     /// The positions that get a label.
     pub rows: Rows,
 }
@@ -87,6 +92,11 @@ impl Tokens {
     /// Number of sequences of `first`: of examples, unless one is so long that it was encoded in several.
     pub fn batch(&self) -> Result<usize> {
         self.first.ids.dim(0)
+    }
+
+    /// All texts in their order: `first`, `second` if there is one, and `more`.
+    pub fn sequences(&self) -> impl Iterator<Item = &Sequence> {
+        std::iter::once(&self.first).chain(&self.second).chain(&self.more)
     }
 
     /// Number of rows of each example.
@@ -235,5 +245,6 @@ pub fn pad(ids: &[Vec<u32>], device: &Device) -> Result<Sequence> {
         mask: Tensor::from_vec(mask, (batch, len), device)?,
         segments: None,
         chars: None,
+        features: Vec::new(),
     })
 }

@@ -26,12 +26,14 @@
 //! # Ok(()) }
 //! ```
 
+pub mod blocks;
 pub mod bundle;
 pub mod classifier;
 pub mod encoder;
 mod error;
 pub mod lookup;
 pub mod pair;
+pub mod plan;
 pub mod predict;
 pub mod tagger;
 mod words;

@@ -10,10 +10,12 @@ pub use char_cnn::CharCnn;
 pub use crf::Crf;
 pub use lstm::BiLstm;
 
+mod batch_norm;
 mod embedding;
 mod heads;
 mod layer_norm;
 mod linear;
+pub use batch_norm::BatchNorm;
 pub use embedding::Embedding;
 pub use heads::{ForSet, HeadPerTeacher, HeadsOf, NewHead, Transfer};
 pub use layer_norm::LayerNorm;

@@ -124,7 +124,12 @@ mod tests {
         assert_eq!(serde_json::to_string(&objective).unwrap(), text);
 
         let logits = |values: [f64; 2]| Output::from_logits(Tensor::new(&[values], &Device::Cpu).unwrap());
-        let tokens = Tokens { first: pad(&[vec![1]], &Device::Cpu).unwrap(), second: None, rows: Rows::Examples };
+        let tokens = Tokens {
+            first: pad(&[vec![1]], &Device::Cpu).unwrap(),
+            second: None,
+            more: Vec::new(),
+            rows: Rows::Examples,
+        };
         let labels = Some(Tensor::new(&[1u32], &Device::Cpu).unwrap());
         let mut batch = Batch {
             tokens,

@@ -64,7 +64,7 @@ impl SoftLoss {
 /// ```
 /// use candle_core::{Device, Tensor};
 /// # use kd_core::{batch::*, model::Output, objective::*};
-/// # let tokens = Tokens { first: pad(&[vec![1]], &Device::Cpu)?, second: None, rows: Rows::Examples };
+/// # let tokens = Tokens { first: pad(&[vec![1]], &Device::Cpu)?, second: None, more: Vec::new(), rows: Rows::Examples };
 /// # let labels = Some(Tensor::new(&[1u32], &Device::Cpu)?);
 /// let logits = |values: [f64; 2]| Tensor::new(&[values], &Device::Cpu);
 /// let teachers = vec![Output::from_logits(logits([2., 2.])?), Output::from_logits(logits([1., 1.])?)];

@@ -17,7 +17,12 @@ fn labels(rows: usize) -> Tensor {
 
 fn batch(teachers: &[Tensor]) -> Batch {
     let rows = teachers.first().map_or(2, |logits| logits.dim(0).unwrap());
-    let tokens = Tokens { first: pad(&vec![vec![1]; rows], &Device::Cpu).unwrap(), second: None, rows: Rows::Examples };
+    let tokens = Tokens {
+        first: pad(&vec![vec![1]; rows], &Device::Cpu).unwrap(),
+        second: None,
+        more: Vec::new(),
+        rows: Rows::Examples,
+    };
     let teachers = teachers.iter().cloned().map(Output::from_logits).collect();
     Batch {
         tokens,

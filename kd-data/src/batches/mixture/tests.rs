@@ -83,7 +83,8 @@ fn batches_of_each_set_are_its_own_and_carry_its_place() {
     let collate = |first: u32| {
         move |examples: Vec<usize>| {
             let ids: Vec<_> = examples.iter().map(|&example| vec![first + example as u32]).collect();
-            let tokens = Tokens { first: pad(&ids, &Device::Cpu)?, second: None, rows: Rows::Examples };
+            let tokens =
+                Tokens { first: pad(&ids, &Device::Cpu)?, second: None, more: Vec::new(), rows: Rows::Examples };
             Ok(Batch { tokens, labels: None, targets: vec![], teachers: vec![], weights: None, task: 0, examples })
         }
     };
