@@ -7,4 +7,6 @@
 //! ```
 
 pub mod configuration;
+pub mod convert;
+pub mod draw;
 pub mod flags;
