@@ -116,6 +116,9 @@ pub struct Batch {
     /// Class of each row, `(rows,)` u32: gold, or a teacher's arg-max on unlabelled text. An objective of its own may read
     /// other labels: numbers of a regression, or which of several classes a row has, `(rows, columns)` float.
     pub labels: Option<Tensor>,
+    /// What else was said of each row, a column each in an order that the objective knows: classes, `(rows,)` u32, or numbers
+    /// such as a teacher's score, `(rows,)` float. Empty where `labels` is all there is.
+    pub targets: Vec<Tensor>,
     /// Each teacher's output on the same rows, detached, its classes in the student's order.
     pub teachers: Vec<Output>,
     /// Weight of each teacher on each row, `(rows, teachers)`; each row sums to 1. Read by
@@ -141,6 +144,18 @@ impl Batch {
         match &self.labels {
             Some(labels) => Ok(labels),
             None => bail!("the batch of examples {:?} has no labels", self.examples),
+        }
+    }
+
+    /// Column `target_idx` of the targets, `(rows,)`, or an error that says it is missing.
+    pub fn target(&self, target_idx: usize) -> Result<&Tensor> {
+        match self.targets.get(target_idx) {
+            Some(target) => Ok(target),
+            None => bail!(
+                "the batch of examples {:?} has {} target columns, column {target_idx} was asked for",
+                self.examples,
+                self.targets.len()
+            ),
         }
     }
 

@@ -131,8 +131,15 @@ mod tests {
             rows: Rows::Examples,
         };
         let labels = Some(Tensor::new(&[1u32], &Device::Cpu).unwrap());
-        let mut batch =
-            Batch { tokens, labels, teachers: vec![logits([0.0, 0.0])], weights: None, task: 0, examples: vec![0] };
+        let mut batch = Batch {
+            tokens,
+            labels,
+            targets: vec![],
+            teachers: vec![logits([0.0, 0.0])],
+            weights: None,
+            task: 0,
+            examples: vec![0],
+        };
         // Student (1/4, 3/4), teacher (1/2, 1/2) at T = 1: hard = ln 4/3, soft = ½ ln(½ / ¼) + ½ ln(½ / ¾) = ½ ln 4/3.
         let student = logits([0.0, 3f64.ln()]);
         objective.temperature = 1.0.into();

@@ -68,7 +68,7 @@ impl SoftLoss {
 /// # let labels = Some(Tensor::new(&[1u32], &Device::Cpu)?);
 /// let logits = |values: [f64; 2]| Tensor::new(&[values], &Device::Cpu);
 /// let teachers = vec![Output::from_logits(logits([2., 2.])?), Output::from_logits(logits([1., 1.])?)];
-/// let batch = Batch { tokens, labels, teachers, weights: None, task: 0, examples: vec![0] };
+/// let batch = Batch { tokens, labels, targets: vec![], teachers, weights: None, task: 0, examples: vec![0] };
 /// let heads = vec![logits([0., 0.])?, logits([0., 1.])?, logits([1., 3.])?]; // gold, teacher 0, teacher 1
 /// let (total, parts) = PerHead::default().loss(&Output { heads, ..Output::default() }, &batch, 0)?.values()?;
 /// assert_eq!(parts["soft"], 2.25); // ((4 + 1) / 2 + (0 + 4) / 2) / 2

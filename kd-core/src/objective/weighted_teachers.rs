@@ -22,7 +22,7 @@ use crate::schedule::ValueSchedule;
 /// let output = |logits: [f64; 2]| Output::from_logits(Tensor::new(&[logits], &Device::Cpu).unwrap());
 /// let teachers = vec![output([0., 0.]), output([0., 3f64.ln()])];
 /// let weights = Some(Tensor::new(&[[1f64, 0.]], &Device::Cpu)?); // the one that agrees with the student
-/// let batch = Batch { tokens, labels: Some(Tensor::new(&[1u32], &Device::Cpu)?), teachers, weights, task: 0, examples: vec![0] };
+/// let batch = Batch { tokens, labels: Some(Tensor::new(&[1u32], &Device::Cpu)?), targets: vec![], teachers, weights, task: 0, examples: vec![0] };
 /// let (total, parts) = WeightedTeachers::new(0.5, 0.5, 2.0).loss(&output([0., 0.]), &batch, 0)?.values()?;
 /// assert!(parts["soft"].abs() < 1e-12 && (total - 0.5 * 2f64.ln()).abs() < 1e-12);
 /// # Ok::<(), candle_core::Error>(())
@@ -123,6 +123,7 @@ mod tests {
         Batch {
             tokens,
             labels: Some(Tensor::new(&[1u32], &Device::Cpu).unwrap()),
+            targets: vec![],
             teachers,
             weights,
             task: 0,

@@ -69,6 +69,7 @@ fn batch(task: usize, classes: usize, teachers: usize, dtype: DType) -> Batch {
             rows: Rows::Examples,
         },
         labels: Some(Tensor::new(labels, device()).unwrap()),
+        targets: vec![],
         teachers: (0..teachers).map(teacher).collect(),
         weights: None,
         task,

@@ -45,6 +45,7 @@ pub fn rows(numbers: &[usize]) -> Batch {
     Batch {
         tokens: Tokens { first: pad(&ids, device()).unwrap(), second: None, more: Vec::new(), rows: Rows::Examples },
         labels: Some(Tensor::new(labels, device()).unwrap()),
+        targets: vec![],
         teachers: vec![],
         weights: None,
         task: 0,

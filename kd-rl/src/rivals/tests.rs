@@ -24,7 +24,15 @@ fn batch(teachers: &[Tensor]) -> Batch {
         rows: Rows::Examples,
     };
     let teachers = teachers.iter().cloned().map(Output::from_logits).collect();
-    Batch { tokens, labels: Some(labels(rows)), teachers, weights: None, task: 0, examples: (0..rows).collect() }
+    Batch {
+        tokens,
+        labels: Some(labels(rows)),
+        targets: vec![],
+        teachers,
+        weights: None,
+        task: 0,
+        examples: (0..rows).collect(),
+    }
 }
 
 fn close(found: &[f64], expected: &[f64]) {

@@ -86,6 +86,7 @@ pub fn batch(seed: u64, teachers: usize, says: Says, noise: f64, number: usize) 
     Ok(Batch {
         tokens: Tokens { first: pad(&ids, &Device::Cpu)?, second: None, more: Vec::new(), rows: Rows::Examples },
         labels: Some(Tensor::new(labels, &Device::Cpu)?),
+        targets: vec![],
         teachers: (0..teachers).map(teacher).collect::<Result<_>>()?,
         weights: None,
         task: 0,

@@ -15,7 +15,7 @@ const OF_TARGETS: &[(&str, Pair)] = &[
     ("hinge_embedding", |x, t| hinge_embedding(x, t, 1.0)),
     ("margin_ranking", |x, t| margin_ranking(x, t, &signs(x), 0.5)),
     ("cosine_embedding", |x, t| cosine_embedding(x, t, &signs(x), 0.5)),
-    ("triplet_margin", |x, t| triplet_margin(x, t, t, &TripletMargin::default())),
+    ("triplet_margin", |x, t| triplet_margin(x, t, &t.affine(-2.0, 0.5)?, &TripletMargin { margin: 1e3, ..Default::default() })),
 ];
 
 fn signs(x: &Tensor) -> Tensor {
