@@ -3,9 +3,11 @@
 //! Each layer takes its variables from a `VarBuilder`, under PyTorch's names, and has a `forward`. The arithmetic is in
 //! [`crate::ops`].
 
+mod activation;
 mod char_cnn;
 mod crf;
 mod lstm;
+pub use activation::{Activation, ActivationKind};
 pub use char_cnn::CharCnn;
 pub use crf::Crf;
 pub use lstm::BiLstm;
