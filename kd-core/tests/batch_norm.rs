@@ -144,7 +144,7 @@ fn squared(output: &Output, _: &Batch, _: usize) -> Result<Loss> {
 fn batch(step: usize) -> Result<Batch> {
     let ids: Vec<Vec<u32>> = (0..4).map(|row| vec![((step + 1) * row % 7) as u32]).collect();
     let tokens = Tokens { first: pad(&ids, device())?, second: None, more: Vec::new(), rows: Rows::Examples };
-    Ok(Batch { tokens, labels: None, teachers: vec![], weights: None, task: 0, examples: vec![] })
+    Ok(Batch { tokens, labels: None, targets: vec![], teachers: vec![], weights: None, task: 0, examples: vec![] })
 }
 
 #[test]
