@@ -153,7 +153,7 @@ mod tests {
         check(&MatchAttentionConfig { activation: None }, &texts());
         check(
             &MatchAttentionConfig::default(),
-            &[Given::text(Dim::Fixed(5), 4, &[5, 1]), Given::text(Dim::Fixed(3), 4, &[2, 3])],
+            &[Given::text(Dim::Fixed(7), 4, &[5, 1, 7, 2]), Given::text(Dim::Fixed(6), 4, &[3, 6, 1, 2])],
         );
     }
 
