@@ -37,9 +37,20 @@
 //! The layers and their parameters are those of Gong et al. 2019, "NeuronBlocks: Building your NLP DNN models like playing
 //! Lego", version 1.1; what differs is said in each block's file.
 
+mod crf;
 mod dropout;
+pub mod embedding;
+mod highway_linear;
+mod layer_norm;
+mod linear;
+mod pool;
+pub mod recurrent;
 mod shape;
 mod value;
+mod windows;
+
+#[cfg(test)]
+mod checks;
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -49,7 +60,11 @@ use candle_nn::VarBuilder;
 use kd_core::model::Mode;
 use serde::de::DeserializeOwned;
 
+pub use crf::CrfConfig;
 pub use dropout::DropoutConfig;
+pub use highway_linear::HighwayLinearConfig;
+pub use layer_norm::LayerNormConfig;
+pub use linear::{LinearConfig, Width, Widths};
 pub use shape::{Dim, Shape};
 pub use value::{Value, mask_or_ones, replace_padding};
 
@@ -167,7 +182,18 @@ pub(crate) fn parse_conf<C: DeserializeOwned>(conf: serde_json::Value) -> Result
 /// The block that the format calls `layer`, if it has one of that name.
 pub fn standard(layer: &str) -> Option<Kind> {
     Some(match layer {
+        "BiGRU" => Kind::of::<recurrent::BiGruConfig>(layer),
+        "BiGRULast" => Kind::of::<recurrent::BiGruLastConfig>(layer),
+        "BiLSTM" => Kind::of::<recurrent::BiLstmConfig>(layer),
+        "BiLSTMAtt" => Kind::of::<recurrent::BiLstmAttConfig>(layer),
+        "BiLSTMLast" => Kind::of::<recurrent::BiLstmLastConfig>(layer),
+        "BiQRNN" => Kind::of::<recurrent::BiQrnnConfig>(layer),
+        "CRF" => Kind::of::<CrfConfig>(layer),
         "Dropout" => Kind::of::<DropoutConfig>(layer),
+        "EncoderDecoder" => Kind::of::<recurrent::EncoderDecoderConfig>(layer),
+        "HighwayLinear" => Kind::of::<HighwayLinearConfig>(layer),
+        "LayerNorm" => Kind::of::<LayerNormConfig>(layer),
+        "Linear" => Kind::of::<LinearConfig>(layer),
         _ => return None,
     })
 }

@@ -86,11 +86,6 @@ impl Cluster {
         matches!(self.table, Table::Rows { fix_weight: true, .. })
     }
 
-    /// Keys of `conf` that have no effect.
-    fn ignored(&self) -> &'static [&'static str] {
-        if matches!(self.table, Table::Cnn(_)) { CnnCharConfig::IGNORED } else { &[] }
-    }
-
     /// The cluster `name` of `conf`, and those of its keys that have no effect; an error begins with the key it is about.
     pub(crate) fn parse(name: &str, conf: &Json) -> std::result::Result<(Self, Vec<String>), String> {
         let Json::Object(conf) = conf else { return Err(format!("expected an object, found {conf}")) };
@@ -100,7 +95,8 @@ impl Cluster {
         let kind = rest.remove("type");
         let mut unread = Vec::new();
         if kind.as_ref().and_then(Json::as_str) == Some("CNNCharEmbedding") {
-            unread = CnnCharConfig::IGNORED.iter().filter_map(|&key| rest.remove(key).map(|_| key.to_string())).collect();
+            unread =
+                CnnCharConfig::IGNORED.iter().filter_map(|&key| rest.remove(key).map(|_| key.to_string())).collect();
         }
         let rest = Json::Object(rest);
         let table = match kind {
@@ -117,9 +113,7 @@ impl Cluster {
                 return Err(format!("type: expected \"CNNCharEmbedding\" or \"LSTMCharEmbedding\", found {kind}"));
             }
         };
-        let cluster = Self { name: name.to_string(), columns, table };
-        debug_assert!(unread.iter().all(|key| cluster.ignored().contains(&key.as_str())));
-        Ok((cluster, unread))
+        Ok((Self { name: name.to_string(), columns, table }, unread))
     }
 }
 
