@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::mean;
 use super::preconditions::{
-    class_weights as check_class_weights, labels as read_labels, logits as check_logits, number, pair, positive, softplus,
-    wide,
+    class_weights as check_class_weights, labels as read_labels, logits as check_logits, number, pair, positive,
+    softplus, wide,
 };
 
 /// How [`multi_class_margin`] counts; the defaults are those of `torch.nn.MultiMarginLoss`.

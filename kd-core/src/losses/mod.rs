@@ -129,21 +129,23 @@ mod weighted;
 pub use absolute::{absolute_error, absolute_error_rows, smooth_absolute_error, smooth_absolute_error_rows};
 pub use attention::{attention_kl, attention_kl_rows, attention_mse, attention_mse_rows};
 pub use binary::{
-    BinaryWeights, binary_cross_entropy, binary_cross_entropy_of_probs, binary_cross_entropy_of_probs_rows,
-    weighted_binary_cross_entropy, weighted_binary_cross_entropy_rows, binary_cross_entropy_from_logits, binary_cross_entropy_from_logits_rows,
-    binary_cross_entropy_rows,
+    BinaryWeights, binary_cross_entropy, binary_cross_entropy_from_logits, binary_cross_entropy_from_logits_rows,
+    binary_cross_entropy_of_probs, binary_cross_entropy_of_probs_rows, binary_cross_entropy_rows,
+    weighted_binary_cross_entropy, weighted_binary_cross_entropy_rows,
 };
 pub use contrastive::{Contrastive, ContrastiveConfig, MemoryBank, noise_contrast, noise_contrast_rows};
 pub use correlation::{Correlation, column_correlation, correlation, row_correlation, row_correlation_rows};
 pub use cosine::{cosine_distance, cosine_distance_rows};
 pub use cross_entropy::{
-    Divisor, HardCrossEntropy, cross_entropy, cross_entropy_rows, hard_cross_entropy, hard_cross_entropy_rows, negative_log_likelihood, negative_log_likelihood_rows,
-    soft_cross_entropy, soft_cross_entropy_from_logits, soft_cross_entropy_from_logits_rows, soft_cross_entropy_rows,
+    Divisor, HardCrossEntropy, cross_entropy, cross_entropy_rows, hard_cross_entropy, hard_cross_entropy_rows,
+    negative_log_likelihood, negative_log_likelihood_rows, soft_cross_entropy, soft_cross_entropy_from_logits,
+    soft_cross_entropy_from_logits_rows, soft_cross_entropy_rows,
 };
 pub use decoupled::{Decoupled, decoupled_divergence, decoupled_divergence_rows};
 pub use divergence::{
     distillation, jensen_shannon_divergence, jensen_shannon_divergence_rows, kl_divergence, kl_divergence_rows,
-    kl_from_log_probs, kl_from_log_probs_rows, kl_from_probs, kl_from_probs_rows, reverse_kl_divergence, reverse_kl_divergence_rows,
+    kl_from_log_probs, kl_from_log_probs_rows, kl_from_probs, kl_from_probs_rows, reverse_kl_divergence,
+    reverse_kl_divergence_rows,
 };
 pub use flow::{flow_mse, flow_mse_rows};
 pub use focal::{Focal, focal, focal_rows};

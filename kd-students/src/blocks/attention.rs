@@ -175,14 +175,12 @@ mod tests {
         ] {
             let case = case(name);
             let mask = tensor(&case.inputs["mask"]).to_dtype(candle_core::DType::U8).unwrap();
-            let inputs = [
-                Value::new(tensor(&case.inputs["x"])),
-                Value::masked(tensor(&case.inputs["z"]), Some(mask)),
-            ];
+            let inputs = [Value::new(tensor(&case.inputs["x"])), Value::masked(tensor(&case.inputs["z"]), Some(mask))];
             let weights = ["weight", "bias"].map(|name| (name, case.inputs.get(name).map(tensor)));
             let weights: Vec<_> = weights.into_iter().filter_map(|(name, tensor)| Some((name, tensor?))).collect();
             let y = run_with(config, &inputs, &weights).unwrap().tensor;
-            assert_close(&y, &tensor(&case.outputs["y"]), 1e-12, 1e-12).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_close(&y, &tensor(&case.outputs["y"]), 1e-12, 1e-12)
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
         }
     }
 

@@ -142,6 +142,9 @@ mod tests {
         assert_eq!(refused(&of(&[]), &vectors), "operations: expected at least one, found none");
         assert_eq!(CombinationConfig::default().arity(), 2..=2);
         let error = serde_json::from_str::<CombinationConfig>(r#"{"operations": ["sum"]}"#).unwrap_err().to_string();
-        assert!(error.contains("unknown variant `sum`, expected one of `origin`, `difference`, `dot_multiply`"), "{error}");
+        assert!(
+            error.contains("unknown variant `sum`, expected one of `origin`, `difference`, `dot_multiply`"),
+            "{error}"
+        );
     }
 }

@@ -147,9 +147,8 @@ fn moved(first: &Value, second: &Value) -> Result<Value> {
     }
     let (batch, len, width) = both.dims3()?;
     let first_len = first.tensor.dim(1)?;
-    let words = |value: &Value, len| {
-        mask_or_ones(value.mask.as_ref(), batch, len, &both)?.to_dtype(DType::U32)?.sum_keepdim(1)
-    };
+    let words =
+        |value: &Value, len| mask_or_ones(value.mask.as_ref(), batch, len, &both)?.to_dtype(DType::U32)?.sum_keepdim(1);
     let of_first = words(first, first_len)?;
     let of_both = (&of_first + words(second, len - first_len)?)?;
     // Word p of the whole is word p of the first, or that which the first's padding stands before.
@@ -212,7 +211,10 @@ mod tests {
         assert_eq!(message, "expected texts of one length, found (batch, len, 3) and (batch, 5, 3)");
         let message = refused(&Concat3dConfig { axis: 1 }, &[text(Dim::Varies, 3), text(Dim::Varies, 4)]);
         assert_eq!(message, "expected texts of one width, found (batch, len, 3) and (batch, len, 4)");
-        assert_eq!(refused(&Concat3dConfig { axis: 0 }, &[text(Dim::Varies, 3)]), "concat3D_axis: expected 1 or 2, found 0");
+        assert_eq!(
+            refused(&Concat3dConfig { axis: 0 }, &[text(Dim::Varies, 3)]),
+            "concat3D_axis: expected 1 or 2, found 0"
+        );
         assert_eq!(refused(&Concat2dConfig { axis: 0 }, &[Shape::vector(3)]), "concat2D_axis: expected 1, found 0");
         assert!(refused(&Concat2dConfig::default(), &[text(Dim::Varies, 3)]).contains("rank 2"));
     }

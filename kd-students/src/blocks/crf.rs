@@ -106,9 +106,8 @@ mod tests {
     #[test]
     fn transitions_start_at_zero_and_learn() {
         let variables = Variables::new(1, DType::F64, &Device::Cpu);
-        let block = CrfConfig {}
-            .build(&[Shape::sequence(Dim::Varies, 3)], &Site::default(), variables.builder())
-            .unwrap();
+        let block =
+            CrfConfig {}.build(&[Shape::sequence(Dim::Varies, 3)], &Site::default(), variables.builder()).unwrap();
         let value = block.forward(&[Value::new(random(1, (1, 4, 3)).unwrap())], Mode::Eval).unwrap();
         let transitions = value.transitions.unwrap();
         assert_eq!(transitions.to_vec2::<f64>().unwrap(), [[0.0; 3]; 5]);

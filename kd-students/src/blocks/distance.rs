@@ -131,7 +131,8 @@ mod tests {
         let x = Var::new(&[[3f64, 4.], [0., 0.]], &Device::Cpu).unwrap();
         let z = Tensor::new(&[[3f64, 4.], [1., 0.]], &Device::Cpu).unwrap();
         let y = run(&all(), &[x.as_tensor().clone(), z]).unwrap();
-        assert_close(&y, &Tensor::new(&[[0f64, 1., 0., 0.], [1., 0., 1., 1.]], &Device::Cpu).unwrap(), 1e-15, 0.0).unwrap();
+        assert_close(&y, &Tensor::new(&[[0f64, 1., 0., 0.], [1., 0., 1., 1.]], &Device::Cpu).unwrap(), 1e-15, 0.0)
+            .unwrap();
         let gradients = y.sum_all().unwrap().backward().unwrap();
         let gradient = gradients.get(&x).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
         assert!(gradient.iter().all(|g| g.is_finite()), "{gradient:?}");
@@ -145,6 +146,9 @@ mod tests {
         let text = Shape::sequence(Dim::Varies, 3);
         assert!(refused(&config, &[text.clone(), text]).contains("rank 2"));
         let none = CalculateDistanceConfig { operations: vec![] };
-        assert_eq!(refused(&none, &[Shape::vector(3), Shape::vector(3)]), "operations: expected at least one, found none");
+        assert_eq!(
+            refused(&none, &[Shape::vector(3), Shape::vector(3)]),
+            "operations: expected at least one, found none"
+        );
     }
 }

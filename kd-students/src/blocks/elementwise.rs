@@ -173,6 +173,9 @@ mod tests {
         assert!(refused(&config, &vec![Shape::sequence(Dim::Varies, 3); 2]).contains("rank 2"));
         let [x, z] = [3, 4].map(|len| Value::new(random(1, (2, len, 2)).unwrap()));
         let error = ElementwiseConfig { rank: 3, ..config }.forward(&[x, z], Mode::Eval).unwrap_err().to_string();
-        assert!(error.starts_with("expected texts of as many words, found inputs of [2, 3, 2] and [2, 4, 2]"), "{error}");
+        assert!(
+            error.starts_with("expected texts of as many words, found inputs of [2, 3, 2] and [2, 4, 2]"),
+            "{error}"
+        );
     }
 }

@@ -222,7 +222,8 @@ mod tests {
     #[test]
     fn two_layers_by_hand() {
         // x = (1, 2): W x + b = (1 - 2, 3) + (0, 1) = (-1, 4), PReLU (-0.25, 4), then 2 · (-0.25) + 4 - 1 = 2.5.
-        let tensor = |rows: &[&[f64]]| Tensor::new(rows.iter().map(|row| row.to_vec()).collect::<Vec<_>>(), &Device::Cpu);
+        let tensor =
+            |rows: &[&[f64]]| Tensor::new(rows.iter().map(|row| row.to_vec()).collect::<Vec<_>>(), &Device::Cpu);
         let vector = |values: &[f64]| Tensor::new(values, &Device::Cpu).unwrap();
         let weights = [
             ("linear_0.weight", tensor(&[&[1., -1.], &[1., 1.]]).unwrap()),

@@ -48,9 +48,10 @@ impl BlockConfig for MatrixMultiplyConfig {
         match self.operation {
             Product::DimBased => two_texts(inputs).map(|_| Shape(vec![x[0], z[0]])),
             Product::Common if x[1] == z[0] => Ok(Shape(vec![x[0], z[1]])),
-            Product::Common => {
-                Err(format!("expected as many columns of the first as rows of the second, found {} and {}", inputs[0], inputs[1]))
-            }
+            Product::Common => Err(format!(
+                "expected as many columns of the first as rows of the second, found {} and {}",
+                inputs[0], inputs[1]
+            )),
             Product::SeqBased if x[0] == z[0] => {
                 inputs.iter().try_for_each(|input| input.width().map(drop))?;
                 Ok(Shape(vec![x[1], z[1]]))

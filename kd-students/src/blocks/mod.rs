@@ -44,17 +44,23 @@ mod concat;
 mod conv;
 mod conv2d;
 mod conv_pooling;
+mod crf;
 mod distance;
 mod dropout;
 mod elementwise;
+pub mod embedding;
 mod flatten;
 mod full_attention;
+mod highway_linear;
+mod layer_norm;
+mod linear;
 mod linear_attention;
 mod matrix_multiply;
 mod pairwise;
 mod pool;
 mod pooling;
 mod pooling_windows;
+pub mod recurrent;
 mod shape;
 mod transformer;
 mod trilinear;
@@ -81,11 +87,15 @@ pub use concat::{Concat2dConfig, Concat3dConfig};
 pub use conv::ConvConfig;
 pub use conv_pooling::ConvPoolingConfig;
 pub use conv2d::Conv2dConfig;
+pub use crf::CrfConfig;
 pub use distance::{CalculateDistanceConfig, Distance};
 pub use dropout::DropoutConfig;
 pub use elementwise::{ElementwiseConfig, Operation};
 pub use flatten::FlattenConfig;
 pub use full_attention::FullAttentionConfig;
+pub use highway_linear::HighwayLinearConfig;
+pub use layer_norm::LayerNormConfig;
+pub use linear::{LinearConfig, Width, Widths};
 pub use linear_attention::LinearAttentionConfig;
 pub use matrix_multiply::{MatrixMultiplyConfig, Product};
 pub use pairwise::{ExpandPlusConfig, Expansion, InteractionConfig, MatchConfig, MatchingType};
@@ -214,7 +224,14 @@ pub fn standard(layer: &str) -> Option<Kind> {
     Some(match layer {
         "Attention" => Kind::of::<AttentionConfig>(layer),
         "BiAttFlow" => Kind::of::<BiAttFlowConfig>(layer),
+        "BiGRU" => Kind::of::<recurrent::BiGruConfig>(layer),
+        "BiGRULast" => Kind::of::<recurrent::BiGruLastConfig>(layer),
+        "BiLSTM" => Kind::of::<recurrent::BiLstmConfig>(layer),
+        "BiLSTMAtt" => Kind::of::<recurrent::BiLstmAttConfig>(layer),
+        "BiLSTMLast" => Kind::of::<recurrent::BiLstmLastConfig>(layer),
+        "BiQRNN" => Kind::of::<recurrent::BiQrnnConfig>(layer),
         "BilinearAttention" => Kind::of::<BilinearAttentionConfig>(layer),
+        "CRF" => Kind::of::<CrfConfig>(layer),
         "CalculateDistance" => Kind::of::<CalculateDistanceConfig>(layer),
         "Combination" => Kind::of::<CombinationConfig>(layer),
         "Concat2D" => Kind::of::<Concat2dConfig>(layer),
@@ -223,10 +240,14 @@ pub fn standard(layer: &str) -> Option<Kind> {
         "Conv2D" => Kind::of::<Conv2dConfig>(layer),
         "ConvPooling" => Kind::of::<ConvPoolingConfig>(layer),
         "Dropout" => Kind::of::<DropoutConfig>(layer),
+        "EncoderDecoder" => Kind::of::<recurrent::EncoderDecoderConfig>(layer),
         "Expand_plus" => Kind::of::<ExpandPlusConfig>(layer),
         "Flatten" => Kind::of::<FlattenConfig>(layer),
         "FullAttention" => Kind::of::<FullAttentionConfig>(layer),
+        "HighwayLinear" => Kind::of::<HighwayLinearConfig>(layer),
         "Interaction" => Kind::of::<InteractionConfig>(layer),
+        "LayerNorm" => Kind::of::<LayerNormConfig>(layer),
+        "Linear" => Kind::of::<LinearConfig>(layer),
         "LinearAttention" => Kind::of::<LinearAttentionConfig>(layer),
         "MLP" => Kind::of::<MlpConfig>(layer),
         "Match" => Kind::of::<MatchConfig>(layer),

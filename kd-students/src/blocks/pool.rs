@@ -56,7 +56,8 @@ mod tests {
 
     #[test]
     fn padding_and_examples_of_nothing() {
-        let x = Tensor::new(&[[[1f64, -4.], [3., -2.], [9., 9.]], [[5., 5.], [5., 5.], [5., 5.]]], &Device::Cpu).unwrap();
+        let x =
+            Tensor::new(&[[[1f64, -4.], [3., -2.], [9., 9.]], [[5., 5.], [5., 5.], [5., 5.]]], &Device::Cpu).unwrap();
         let mask = Tensor::new(&[[1u8, 1, 0], [0, 0, 0]], &Device::Cpu).unwrap();
         let of = |kind, mask| pool(&x, 1, mask, kind).unwrap().to_vec2::<f64>().unwrap();
         assert_eq!(of(PoolType::Max, Some(&mask)), [[3., -2.], [0., 0.]]);

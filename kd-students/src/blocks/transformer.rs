@@ -224,12 +224,7 @@ struct MultiHeadAttention {
 }
 
 impl MultiHeadAttention {
-    fn new(
-        config: &MultiHeadAttentionConfig,
-        input: &Shape,
-        site: &Site,
-        vb: VarBuilder<'_>,
-    ) -> crate::Result<Self> {
+    fn new(config: &MultiHeadAttentionConfig, input: &Shape, site: &Site, vb: VarBuilder<'_>) -> crate::Result<Self> {
         let width = input.width().map_err(candle_core::Error::msg)?;
         Ok(Self {
             of_all: Linear::new(width, 3 * width, vb.pp("c_attn"))?,

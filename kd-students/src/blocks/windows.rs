@@ -186,7 +186,10 @@ mod tests {
         let of = |windows: Windows, dim| windows.infer(dim).unwrap_err();
         let valid = |size, stride, padding| windows(size, stride, padding, PaddingType::Valid);
         assert_eq!(of(valid(3, 0, 0), Dim::Varies), "expected a window and a stride of at least 1, found 3 and 0");
-        assert_eq!(of(valid(5, 1, 0), Dim::Fixed(3)), "the window of 5 is longer than an axis of 3 with a padding of 0");
+        assert_eq!(
+            of(valid(5, 1, 0), Dim::Fixed(3)),
+            "the window of 5 is longer than an axis of 3 with a padding of 0"
+        );
         assert_eq!(of(valid(2, 1, 2), Dim::Varies), "padding: expected less than the window of 2, found 2");
         let same = windows(3, 1, 1, PaddingType::Same);
         assert_eq!(of(same, Dim::Varies), "padding: expected 0 where padding_type is SAME, found 1");

@@ -43,7 +43,8 @@ fn embedded(branch: &Branch, inputs: &Inputs, clusters: &[Cluster], path: &str) 
         let place = match (cluster.is_some_and(Cluster::is_characters), is_placed) {
             (true, [_, false]) => Place::Characters,
             (true, [_, true]) => {
-                let message = format!("expected one column of characters in branch `{}`, found `{column}` too", branch.name);
+                let message =
+                    format!("expected one column of characters in branch `{}`, found `{column}` too", branch.name);
                 return error(path, message);
             }
             (false, [false, _]) => Place::Ids,

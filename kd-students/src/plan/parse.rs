@@ -119,7 +119,8 @@ fn blocks(items: &[Item], inputs: &Inputs, further: &[Kind], warnings: &mut Vec<
             }
             (Some(kind), _) => {
                 let conf = conf(item, &kind, inputs, warnings)?;
-                let config = kind.parse(Json::Object(conf)).map_err(|message| at(&format!("{}.conf", item.path), message))?;
+                let config =
+                    kind.parse(Json::Object(conf)).map_err(|message| at(&format!("{}.conf", item.path), message))?;
                 Block { name: item.layer.clone(), owner: item.id.clone(), config: config.into() }
             }
             (None, Some(_)) if item.conf.is_some() => {
@@ -166,7 +167,9 @@ fn conf(item: &Item, kind: &Kind, inputs: &Inputs, warnings: &mut Vec<Warning>) 
 fn name_classes(path: &str, json: &mut Json, inputs: &Inputs) -> Result<()> {
     match json {
         Json::String(text) => {
-            let Some(name) = text.strip_prefix("#target:").and_then(|rest| rest.strip_suffix('#')) else { return Ok(()) };
+            let Some(name) = text.strip_prefix("#target:").and_then(|rest| rest.strip_suffix('#')) else {
+                return Ok(());
+            };
             let target = inputs.targets.iter().find(|target| target.name == name);
             match target.and_then(|target| target.classes) {
                 Some(classes) => *json = Json::from(classes),
@@ -174,9 +177,10 @@ fn name_classes(path: &str, json: &mut Json, inputs: &Inputs) -> Result<()> {
             }
             Ok(())
         }
-        Json::Array(list) => {
-            list.iter_mut().enumerate().try_for_each(|(idx, json)| name_classes(&format!("{path}[{idx}]"), json, inputs))
-        }
+        Json::Array(list) => list
+            .iter_mut()
+            .enumerate()
+            .try_for_each(|(idx, json)| name_classes(&format!("{path}[{idx}]"), json, inputs)),
         Json::Object(map) => {
             map.iter_mut().try_for_each(|(key, json)| name_classes(&format!("{path}.{key}"), json, inputs))
         }

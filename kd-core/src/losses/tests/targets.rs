@@ -15,7 +15,9 @@ const OF_TARGETS: &[(&str, Pair)] = &[
     ("hinge_embedding", |x, t| hinge_embedding(x, t, 1.0)),
     ("margin_ranking", |x, t| margin_ranking(x, t, &signs(x), 0.5)),
     ("cosine_embedding", |x, t| cosine_embedding(x, t, &signs(x), 0.5)),
-    ("triplet_margin", |x, t| triplet_margin(x, t, &t.affine(-2.0, 0.5)?, &TripletMargin { margin: 1e3, ..Default::default() })),
+    ("triplet_margin", |x, t| {
+        triplet_margin(x, t, &t.affine(-2.0, 0.5)?, &TripletMargin { margin: 1e3, ..Default::default() })
+    }),
 ];
 
 fn signs(x: &Tensor) -> Tensor {
@@ -57,7 +59,11 @@ fn numbers_out_of_range_are_refused() {
             "margin inf, expected",
         ),
         (
-            multi_class_margin(&x, &labels, &MultiClassMargin { class_weights: Some(vec![1.0, -1.0, 0.0]), ..Default::default() }),
+            multi_class_margin(
+                &x,
+                &labels,
+                &MultiClassMargin { class_weights: Some(vec![1.0, -1.0, 0.0]), ..Default::default() },
+            ),
             "multi_class_margin: the weight of class 1 is -1",
         ),
         (hinge_embedding(&x, &x, f64::NAN), "hinge_embedding: margin NaN"),
@@ -67,9 +73,16 @@ fn numbers_out_of_range_are_refused() {
             triplet_margin(&x, &x, &x, &TripletMargin { margin: 0.0, ..Default::default() }),
             "triplet_margin: margin 0, expected",
         ),
-        (triplet_margin(&x, &x, &x, &TripletMargin { p: 0.5, ..Default::default() }), "triplet_margin: p 0.5, expected"),
         (
-            weighted_binary_cross_entropy(&x, &x, &BinaryWeights { class_weights: Some(vec![1.0; 2]), positive_weights: None }),
+            triplet_margin(&x, &x, &x, &TripletMargin { p: 0.5, ..Default::default() }),
+            "triplet_margin: p 0.5, expected",
+        ),
+        (
+            weighted_binary_cross_entropy(
+                &x,
+                &x,
+                &BinaryWeights { class_weights: Some(vec![1.0; 2]), positive_weights: None },
+            ),
             "weighted_binary_cross_entropy: expected 3 class weights, found 2",
         ),
         (
@@ -131,7 +144,10 @@ fn half_precision_and_large_values_give_finite_values_and_gradients() {
                 let gradients = loss.backward().unwrap();
                 let gradient = gradients.get(&x).unwrap().to_dtype(DType::F64).unwrap().flatten_all().unwrap();
                 let gradient = gradient.to_vec1::<f64>().unwrap();
-                assert!(gradient.iter().all(|g| g.is_finite()) && gradient.iter().any(|g| *g != 0.0), "{name}: {gradient:?}");
+                assert!(
+                    gradient.iter().all(|g| g.is_finite()) && gradient.iter().any(|g| *g != 0.0),
+                    "{name}: {gradient:?}"
+                );
             }
         }
     }

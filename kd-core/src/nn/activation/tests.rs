@@ -95,5 +95,8 @@ fn names_are_pytorchs_and_others_are_refused() {
 #[test]
 fn the_softmax_of_a_map_needs_one() {
     let error = layer(ActivationKind::Softmax2d).0.forward(&random(1, (2, 3)).unwrap()).unwrap_err().to_string();
-    assert!(error.starts_with("Softmax2d: expected the shape (batch, channels, height, width), found [2, 3]"), "{error}");
+    assert!(
+        error.starts_with("Softmax2d: expected the shape (batch, channels, height, width), found [2, 3]"),
+        "{error}"
+    );
 }

@@ -85,9 +85,7 @@ impl CnnCharConfig {
     pub(super) fn parse(conf: Json) -> std::result::Result<Self, String> {
         let config: Self = parse_conf(conf)?;
         let count = config.count();
-        for (key, found) in
-            [("dim", &config.dim), ("window_size", &config.window_size), ("stride", &config.stride)]
-        {
+        for (key, found) in [("dim", &config.dim), ("window_size", &config.window_size), ("stride", &config.stride)] {
             if !matches!(found, OneOrMore::One(_)) && found.len() != count || found.len() == 0 {
                 return Err(format!("{key}: expected {count} numbers, one for each window, found {}", found.len()));
             }

@@ -95,7 +95,8 @@ impl Cluster {
         let kind = rest.remove("type");
         let mut unread = Vec::new();
         if kind.as_ref().and_then(Json::as_str) == Some("CNNCharEmbedding") {
-            unread = CnnCharConfig::IGNORED.iter().filter_map(|&key| rest.remove(key).map(|_| key.to_string())).collect();
+            unread =
+                CnnCharConfig::IGNORED.iter().filter_map(|&key| rest.remove(key).map(|_| key.to_string())).collect();
         }
         let rest = Json::Object(rest);
         let table = match kind {

@@ -125,7 +125,9 @@ impl BiQrnn {
         let kept = 1.0 - self.config.zoneout;
         forget = match mode {
             // A dropout that does not scale up what it keeps.
-            Mode::Train { .. } if self.config.zoneout > 0.0 => (ops::dropout(&forget, self.config.zoneout, mode)? * kept)?,
+            Mode::Train { .. } if self.config.zoneout > 0.0 => {
+                (ops::dropout(&forget, self.config.zoneout, mode)? * kept)?
+            }
             _ => (forget * kept)?,
         };
         if let Some(mask) = mask {

@@ -34,12 +34,7 @@ pub use encoder_decoder::{DecoderConfig, DecoderName, EncoderDecoderConfig, Enco
 pub(crate) use lstm_cell::LstmCell;
 
 /// Checks sizes that every recurrent block has, and gives the width of its input.
-fn check(
-    input: &Shape,
-    hidden: usize,
-    layers: usize,
-    dropout: f64,
-) -> std::result::Result<usize, String> {
+fn check(input: &Shape, hidden: usize, layers: usize, dropout: f64) -> std::result::Result<usize, String> {
     if hidden == 0 {
         return Err("hidden_dim: expected at least 1, found 0".to_string());
     }

@@ -51,14 +51,19 @@ fn values_are_those_of_pytorch() {
 fn a_word_sees_later_ones_unless_it_is_causal() {
     let x = random(1, (1, 4, 6)).unwrap();
     let other = Tensor::cat(&[x.narrow(1, 0, 3).unwrap(), random(9, (1, 1, 6)).unwrap()], 1).unwrap();
-    for (causal, legacy_padding, sees) in [(None, false, true), (Some(true), false, false), (None, true, false), (Some(false), true, true)]
+    for (causal, legacy_padding, sees) in
+        [(None, false, true), (Some(true), false, false), (None, true, false), (Some(false), true, true)]
     {
         let site = Site { legacy_padding, ..Default::default() };
         let of = |x: &Tensor| {
             let y = run_values(&transformer(causal), &[Value::new(x.clone())], &site).unwrap().tensor;
             y.narrow(1, 0, 3).unwrap()
         };
-        assert_eq!(assert_close(&of(&x), &of(&other), 1e-12, 0.0).is_err(), sees, "{causal:?}, legacy {legacy_padding}");
+        assert_eq!(
+            assert_close(&of(&x), &of(&other), 1e-12, 0.0).is_err(),
+            sees,
+            "{causal:?}, legacy {legacy_padding}"
+        );
     }
 }
 
@@ -79,7 +84,10 @@ fn dropout_is_that_of_the_seed_and_of_training() {
 fn what_does_not_fit_is_named() {
     let text = [Shape::sequence(Dim::Varies, 6)];
     let heads = TransformerConfig::default();
-    assert_eq!(refused(&heads, &text), "attention_conf.n_head: expected a number that divides the width of 6, found 12");
+    assert_eq!(
+        refused(&heads, &text),
+        "attention_conf.n_head: expected a number that divides the width of 6, found 12"
+    );
     let none = TransformerConfig { n_layer: 0, ..transformer(None) };
     assert_eq!(refused(&none, &text), "n_layer: expected at least 1, found 0");
     let other = TransformerConfig { mlp: "Linear".to_string(), ..transformer(None) };
