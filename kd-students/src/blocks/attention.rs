@@ -153,7 +153,7 @@ mod tests {
         check(&MatchAttentionConfig { activation: None }, &texts());
         check(
             &MatchAttentionConfig::default(),
-            &[Given::text(Dim::Fixed(5), 4, &[5, 1]), Given::text(Dim::Fixed(3), 4, &[2, 3])],
+            &[Given::text(Dim::Fixed(7), 4, &[5, 1, 7, 2]), Given::text(Dim::Fixed(6), 4, &[3, 6, 1, 2])],
         );
     }
 
@@ -175,14 +175,12 @@ mod tests {
         ] {
             let case = case(name);
             let mask = tensor(&case.inputs["mask"]).to_dtype(candle_core::DType::U8).unwrap();
-            let inputs = [
-                Value::new(tensor(&case.inputs["x"])),
-                Value::masked(tensor(&case.inputs["z"]), Some(mask)),
-            ];
+            let inputs = [Value::new(tensor(&case.inputs["x"])), Value::masked(tensor(&case.inputs["z"]), Some(mask))];
             let weights = ["weight", "bias"].map(|name| (name, case.inputs.get(name).map(tensor)));
             let weights: Vec<_> = weights.into_iter().filter_map(|(name, tensor)| Some((name, tensor?))).collect();
             let y = run_with(config, &inputs, &weights).unwrap().tensor;
-            assert_close(&y, &tensor(&case.outputs["y"]), 1e-12, 1e-12).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_close(&y, &tensor(&case.outputs["y"]), 1e-12, 1e-12)
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
         }
     }
 

@@ -76,6 +76,8 @@ mod tests {
     #[test]
     fn the_question_is_a_vector() {
         let texts = [3, 5].map(|width| Shape::sequence(Dim::Varies, width));
-        assert!(refused(&BilinearAttentionConfig {}, &texts).contains("expected an input of rank 2, found (batch, len, 5)"));
+        assert!(
+            refused(&BilinearAttentionConfig {}, &texts).contains("expected an input of rank 2, found (batch, len, 5)")
+        );
     }
 }

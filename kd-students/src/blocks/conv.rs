@@ -64,12 +64,7 @@ impl Default for ConvConfig {
 
 impl ConvConfig {
     fn windows(&self) -> Windows {
-        Windows {
-            size: self.window_size,
-            stride: self.stride,
-            padding: self.padding,
-            padding_type: self.padding_type,
-        }
+        Windows { size: self.window_size, stride: self.stride, padding: self.padding, padding_type: self.padding_type }
     }
 }
 
@@ -214,7 +209,8 @@ mod tests {
             let inputs = [Value::new(tensor(&case.inputs["x"]))];
             let weights = [("weight", tensor(&case.inputs["weight"]))];
             let y = run_with(&config, &inputs, &weights).unwrap().tensor;
-            assert_close(&y, &tensor(&case.outputs["y"]), 1e-12, 1e-12).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_close(&y, &tensor(&case.outputs["y"]), 1e-12, 1e-12)
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
         }
     }
 

@@ -196,7 +196,8 @@ mod tests {
                 }
             }
             let y = run_with(&config, &[Value::new(tensor(&case.inputs["x"]))], &weights).unwrap().tensor;
-            assert_close(&y, &tensor(&case.outputs["y"]), 1e-12, 1e-12).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_close(&y, &tensor(&case.outputs["y"]), 1e-12, 1e-12)
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
         }
     }
 

@@ -37,20 +37,40 @@
 //! The layers and their parameters are those of Gong et al. 2019, "NeuronBlocks: Building your NLP DNN models like playing
 //! Lego", version 1.1; what differs is said in each block's file.
 
+mod attention;
+mod bilinear_attention;
+mod combination;
+mod concat;
+mod conv;
+mod conv2d;
+mod conv_pooling;
 mod crf;
+mod distance;
 mod dropout;
+mod elementwise;
 pub mod embedding;
+mod flatten;
+mod full_attention;
 mod highway_linear;
 mod layer_norm;
 mod linear;
+mod linear_attention;
+mod matrix_multiply;
+mod pairwise;
 mod pool;
+mod pooling;
+mod pooling_windows;
 pub mod recurrent;
 mod shape;
+mod transformer;
+mod trilinear;
 mod value;
 mod windows;
 
 #[cfg(test)]
 mod checks;
+#[cfg(test)]
+mod reference;
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -60,13 +80,33 @@ use candle_nn::VarBuilder;
 use kd_core::model::Mode;
 use serde::de::DeserializeOwned;
 
+pub use attention::{AttentionConfig, MatchAttentionConfig};
+pub use bilinear_attention::BilinearAttentionConfig;
+pub use combination::{CombinationConfig, Part};
+pub use concat::{Concat2dConfig, Concat3dConfig};
+pub use conv::ConvConfig;
+pub use conv_pooling::ConvPoolingConfig;
+pub use conv2d::Conv2dConfig;
 pub use crf::CrfConfig;
+pub use distance::{CalculateDistanceConfig, Distance};
 pub use dropout::DropoutConfig;
+pub use elementwise::{ElementwiseConfig, Operation};
+pub use flatten::FlattenConfig;
+pub use full_attention::FullAttentionConfig;
 pub use highway_linear::HighwayLinearConfig;
 pub use layer_norm::LayerNormConfig;
 pub use linear::{LinearConfig, Width, Widths};
+pub use linear_attention::LinearAttentionConfig;
+pub use matrix_multiply::{MatrixMultiplyConfig, Product};
+pub use pairwise::{ExpandPlusConfig, Expansion, InteractionConfig, MatchConfig, MatchingType};
+pub use pool::PoolType;
+pub use pooling::PoolingConfig;
+pub use pooling_windows::{Pooling1dConfig, Pooling2dConfig, Sizes};
 pub use shape::{Dim, Shape};
+pub use transformer::{MlpConfig, MultiHeadAttentionConfig, NoConfig, TransformerConfig};
+pub use trilinear::{BiAttFlowConfig, Seq2SeqAttentionConfig};
 pub use value::{Value, mask_or_ones, replace_padding};
+pub use windows::PaddingType;
 
 /// What a block knows of the place that it stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -182,18 +222,43 @@ pub(crate) fn parse_conf<C: DeserializeOwned>(conf: serde_json::Value) -> Result
 /// The block that the format calls `layer`, if it has one of that name.
 pub fn standard(layer: &str) -> Option<Kind> {
     Some(match layer {
+        "Attention" => Kind::of::<AttentionConfig>(layer),
+        "BiAttFlow" => Kind::of::<BiAttFlowConfig>(layer),
         "BiGRU" => Kind::of::<recurrent::BiGruConfig>(layer),
         "BiGRULast" => Kind::of::<recurrent::BiGruLastConfig>(layer),
         "BiLSTM" => Kind::of::<recurrent::BiLstmConfig>(layer),
         "BiLSTMAtt" => Kind::of::<recurrent::BiLstmAttConfig>(layer),
         "BiLSTMLast" => Kind::of::<recurrent::BiLstmLastConfig>(layer),
         "BiQRNN" => Kind::of::<recurrent::BiQrnnConfig>(layer),
+        "BilinearAttention" => Kind::of::<BilinearAttentionConfig>(layer),
         "CRF" => Kind::of::<CrfConfig>(layer),
+        "CalculateDistance" => Kind::of::<CalculateDistanceConfig>(layer),
+        "Combination" => Kind::of::<CombinationConfig>(layer),
+        "Concat2D" => Kind::of::<Concat2dConfig>(layer),
+        "Concat3D" => Kind::of::<Concat3dConfig>(layer),
+        "Conv" => Kind::of::<ConvConfig>(layer),
+        "Conv2D" => Kind::of::<Conv2dConfig>(layer),
+        "ConvPooling" => Kind::of::<ConvPoolingConfig>(layer),
         "Dropout" => Kind::of::<DropoutConfig>(layer),
         "EncoderDecoder" => Kind::of::<recurrent::EncoderDecoderConfig>(layer),
+        "Expand_plus" => Kind::of::<ExpandPlusConfig>(layer),
+        "Flatten" => Kind::of::<FlattenConfig>(layer),
+        "FullAttention" => Kind::of::<FullAttentionConfig>(layer),
         "HighwayLinear" => Kind::of::<HighwayLinearConfig>(layer),
+        "Interaction" => Kind::of::<InteractionConfig>(layer),
         "LayerNorm" => Kind::of::<LayerNormConfig>(layer),
         "Linear" => Kind::of::<LinearConfig>(layer),
-        _ => return None,
+        "LinearAttention" => Kind::of::<LinearAttentionConfig>(layer),
+        "MLP" => Kind::of::<MlpConfig>(layer),
+        "Match" => Kind::of::<MatchConfig>(layer),
+        "MatchAttention" => Kind::of::<MatchAttentionConfig>(layer),
+        "MatrixMultiply" => Kind::of::<MatrixMultiplyConfig>(layer),
+        "MultiHeadAttention" => Kind::of::<MultiHeadAttentionConfig>(layer),
+        "Pooling" => Kind::of::<PoolingConfig>(layer),
+        "Pooling1D" => Kind::of::<Pooling1dConfig>(layer),
+        "Pooling2D" => Kind::of::<Pooling2dConfig>(layer),
+        "Seq2SeqAttention" => Kind::of::<Seq2SeqAttentionConfig>(layer),
+        "Transformer" => Kind::of::<TransformerConfig>(layer),
+        _ => return ElementwiseConfig::kind(layer),
     })
 }

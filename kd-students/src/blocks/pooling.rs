@@ -38,7 +38,10 @@ impl BlockConfig for PoolingConfig {
     fn infer(&self, inputs: &[Shape], _: &Site) -> std::result::Result<Shape, String> {
         inputs[0].expect_rank([3, 4])?;
         if !(1..inputs[0].rank()).contains(&self.pool_axis) {
-            return Err(format!("pool_axis: expected an axis after the first of {}, found {}", inputs[0], self.pool_axis));
+            return Err(format!(
+                "pool_axis: expected an axis after the first of {}, found {}",
+                inputs[0], self.pool_axis
+            ));
         }
         let mut dims = inputs[0].0.clone();
         dims.remove(self.pool_axis - 1);

@@ -105,7 +105,9 @@ impl Pooling2dConfig {
             (Some(size), _) => size.each(),
             (None, &[Dim::Fixed(height), Dim::Fixed(width)]) => [height, width],
             (None, _) => {
-                return Err(format!("window_size: expected one, since the map is not of one size in every batch, found {input}"));
+                return Err(format!(
+                    "window_size: expected one, since the map is not of one size in every batch, found {input}"
+                ));
             }
         };
         let ([stride, padding], padding_type) = ([self.stride.each(), self.padding.each()], PaddingType::Valid);
@@ -209,7 +211,10 @@ mod tests {
                 };
                 let varies = [Dim::Varies, Dim::Varies, Dim::Fixed(3)];
                 check(&config, &[Given::matrix(&varies, &[5, 1, 4], &[2, 6, 3])]);
-                check(&config, &[Given::matrix(&[Dim::Fixed(5), Dim::Fixed(6), Dim::Fixed(2)], &[5, 1, 4], &[2, 6, 3])]);
+                check(
+                    &config,
+                    &[Given::matrix(&[Dim::Fixed(5), Dim::Fixed(6), Dim::Fixed(2)], &[5, 1, 4], &[2, 6, 3])],
+                );
             }
         }
         // Without a window the whole map is one.
@@ -238,7 +243,8 @@ mod tests {
             let (stride, padding) = (sizes("stride").unwrap(), sizes("padding").unwrap());
             let config = Pooling2dConfig { pool_type, stride, padding, window_size: sizes("window") };
             let y = run(&config, &[tensor(&case.inputs["x"])]).unwrap();
-            assert_close(&y, &tensor(&case.outputs["y"]), 1e-12, 1e-12).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_close(&y, &tensor(&case.outputs["y"]), 1e-12, 1e-12)
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
         }
     }
 
@@ -261,7 +267,9 @@ mod tests {
         let message = refused(&Pooling2dConfig::default(), &[map(Dim::Varies)]);
         assert!(message.starts_with("window_size: expected one, since the map is not of one size"), "{message}");
         let config = Pooling2dConfig { window_size: Some(Sizes::Each([1, 5])), ..Default::default() };
-        assert!(refused(&config, &[map(Dim::Fixed(3))]).starts_with("axis 2: the window of 5 is longer than an axis of 4"));
+        assert!(
+            refused(&config, &[map(Dim::Fixed(3))]).starts_with("axis 2: the window of 5 is longer than an axis of 4")
+        );
         assert!(refused(&Pooling1dConfig::default(), &[map(Dim::Varies)]).contains("rank 3"));
         let error = serde_json::from_str::<Pooling2dConfig>(r#"{"stride": [1, 2, 3]}"#).unwrap_err().to_string();
         assert!(error.contains("a number, or two in a list"), "{error}");

@@ -186,7 +186,8 @@ mod tests {
             ];
             let y = run_with(config, &inputs, &[("weight", tensor(&case.inputs["weight"]))]).unwrap();
             let y = y.zeroed().unwrap();
-            assert_close(&y, &tensor(&case.outputs["y"]), 1e-12, 1e-12).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_close(&y, &tensor(&case.outputs["y"]), 1e-12, 1e-12)
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
         }
     }
 
