@@ -6,7 +6,9 @@
 //!                                                                                   `--encode--> batches --Trainer--'
 //! ```
 
+pub mod auc;
 pub mod configuration;
 pub mod convert;
 pub mod draw;
+pub mod encoder_block;
 pub mod flags;

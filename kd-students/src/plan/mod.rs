@@ -47,6 +47,7 @@
 mod columns;
 mod inputs;
 mod item;
+mod loss;
 mod network;
 mod parameters;
 mod parse;
@@ -66,6 +67,7 @@ use crate::blocks::{BlockConfig, Kind, Shape, Site};
 use crate::error::Result;
 
 pub use inputs::{Branch, Inputs, Target};
+pub use loss::{LossPlan, TargetColumn};
 pub use network::Network;
 
 /// Name of the variables of the embedding, which no layer may have.

@@ -95,9 +95,13 @@ enum Function {
     Absolute,
     Smooth(f64),
     Poisson(Poisson),
-    Divergence { log_target: bool },
+    Divergence {
+        log_target: bool,
+    },
     BinaryOfProbs,
     Binary(BinaryWeights),
+    /// As `Binary`; but a sum is one of means over classes, as in PyTorch.
+    MultiLabel(BinaryWeights),
     MultiLabelMargin,
     SoftMargin,
     HingeEmbedding(f64),
@@ -153,7 +157,8 @@ impl Kind {
                     (Alpha::Each(weights), _) => weights,
                     (Alpha::One(alpha), Some(2)) => vec![alpha, 1.0 - alpha],
                     (Alpha::One(alpha), _) => {
-                        let classes = classes.map_or("each class".to_string(), |classes| format!("each of {classes} classes"));
+                        let classes =
+                            classes.map_or("each class".to_string(), |classes| format!("each of {classes} classes"));
                         let message = format!("expected a list with a factor of {classes}, found {alpha}");
                         return Err(wrong(&conf.at("alpha"), message));
                     }
@@ -188,7 +193,7 @@ impl Kind {
                 Function::Binary(BinaryWeights { class_weights, positive_weights })
             }
             "MultiLabelSoftMarginLoss" => {
-                Function::Binary(BinaryWeights { class_weights: conf.take("weight")?, positive_weights: None })
+                Function::MultiLabel(BinaryWeights { class_weights: conf.take("weight")?, positive_weights: None })
             }
             "MultiLabelMarginLoss" => Function::MultiLabelMargin,
             "SoftMarginLoss" => Function::SoftMargin,
@@ -297,6 +302,9 @@ impl Kind {
             Function::Binary(weights) => {
                 (losses::weighted_binary_cross_entropy_rows(head, &numbers()?, weights)?, columns)
             }
+            Function::MultiLabel(weights) => {
+                (losses::weighted_binary_cross_entropy_rows(head, &numbers()?, weights)?, 1)
+            }
             Function::SoftMargin => (losses::soft_margin_rows(head, &numbers()?)?, columns),
             Function::HingeEmbedding(margin) => (losses::hinge_embedding_rows(head, &numbers()?, *margin)?, columns),
             Function::Crf => bail!("expected the transitions of a CRF"),
@@ -336,7 +344,10 @@ fn ignored(
     if is_tagging {
         return match index {
             ..0 => Ok((None, None)),
-            0 => Ok((None, Some("0 is padding in a list of tags, and no row is padding: nothing is ignored".to_string()))),
+            0 => Ok((
+                None,
+                Some("0 is padding in a list of tags, and no row is padding: nothing is ignored".to_string()),
+            )),
             _ => Err(format!("expected 0, which is padding in a list of tags, found {index}")),
         };
     }

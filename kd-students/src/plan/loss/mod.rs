@@ -184,7 +184,10 @@ impl LossPlan {
         let inputs: Vec<String> = fields.needed("inputs")?;
         fields.finish()?;
         let Some(asked) = Asked::of(&name) else {
-            return Err(wrong(&format!("{path}.type"), format!("unknown loss `{name}`, expected one of {}", kind::NAMES.join(", "))));
+            return Err(wrong(
+                &format!("{path}.type"),
+                format!("unknown loss `{name}`, expected one of {}", kind::NAMES.join(", ")),
+            ));
         };
         let target_count = usize::from(asked.target != kind::Wanted::Nothing);
         if inputs.len() != asked.outputs + target_count {
