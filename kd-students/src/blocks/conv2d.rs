@@ -2,6 +2,8 @@
 //!
 //! `y = activation(norm(b + Σ_{i, j} W_{i, j} x_{s + i, t + j}))`. In the published code the normalisation was asked for and never
 //! applied, and so its default here is no: with `batch_norm` true it is. Padding of either axis is 0 to it.
+//!
+//! The windows of a batch are not kept for the backward.
 
 use std::ops::RangeInclusive;
 
@@ -13,6 +15,7 @@ use kd_core::ops;
 use serde::Deserialize;
 
 use super::pooling_windows::{Sizes, infer_map, masks};
+use super::recomputed::recomputed;
 use super::windows::{PaddingType, Windows};
 use super::{Block, BlockConfig, Shape, Site, Value, mask_or_ones};
 
@@ -113,12 +116,14 @@ struct Conv2d {
 
 impl Block for Conv2d {
     fn forward(&self, inputs: &[Value], mode: Mode) -> Result<Value> {
-        let mut x = if self.legacy_padding { inputs[0].tensor.clone() } else { inputs[0].zeroed()? };
-        // Windows of axis 2 first, so that the last axis has them row by row.
-        for (axis, windows) in [(2, &self.windows[1]), (1, &self.windows[0])] {
-            x = Tensor::cat(&windows.places(&x, axis, 0.0)?, 3)?;
-        }
-        let mut y = ops::linear(&x, &self.weight, Some(&self.bias))?;
+        let x = if self.legacy_padding { inputs[0].tensor.clone() } else { inputs[0].zeroed()? };
+        let windows = self.windows;
+        let inside = windows[0].outputs(x.dim(1)?) * windows[1].outputs(x.dim(2)?) * self.weight.dim(1)?;
+        let mut y = recomputed(&x, &self.weight, &self.bias, inside, move |x, weight, bias| {
+            // Windows of axis 2 first, so that the last axis has them row by row.
+            let columns = Tensor::cat(&windows[1].places(x, 2, 0.0)?, 3)?;
+            ops::linear(&Tensor::cat(&windows[0].places(&columns, 1, 0.0)?, 3)?, weight, Some(bias))
+        })?;
         let [mask, second_mask] = masks(&self.windows, &inputs[0])?;
         if let Some(norm) = &self.norm {
             let (batch, height, width, _) = y.dims4()?;

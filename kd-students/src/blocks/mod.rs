@@ -60,6 +60,7 @@ mod pairwise;
 mod pool;
 mod pooling;
 mod pooling_windows;
+mod recomputed;
 pub mod recurrent;
 mod shape;
 mod transformer;

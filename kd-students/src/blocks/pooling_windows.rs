@@ -5,12 +5,12 @@
 
 use std::ops::RangeInclusive;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use kd_core::model::Mode;
 use serde::Deserialize;
 
-use super::pool::{PoolType, finite, largest};
+use super::pool::{PoolType, finite};
 use super::value::replace_padding;
 use super::windows::{PaddingType, Windows};
 use super::{Block, BlockConfig, Dim, Shape, Site, Value};
@@ -175,12 +175,16 @@ impl Block for WindowPooling {
             }
         }
         for (axis, windows) in (1..).zip(&self.windows) {
-            let last = x.rank();
-            let places = Tensor::stack(&windows.places(&x, axis, outside)?, last)?;
-            x = match self.pool_type {
-                PoolType::Max => largest(&places, last)?,
-                PoolType::Mean => places.mean(last)?,
-            };
+            let places = windows.places(&x, axis, outside)?;
+            let Some((first, others)) = places.split_first() else { bail!("expected a window of at least 1") };
+            x = others.iter().try_fold(first.clone(), |so_far, place| match self.pool_type {
+                // Of equal values the first gets the gradient.
+                PoolType::Max => so_far.ge(place)?.where_cond(&so_far, place),
+                PoolType::Mean => so_far + place,
+            })?;
+            if self.pool_type == PoolType::Mean {
+                x = (x / windows.size as f64)?;
+            }
         }
         let x = if self.pool_type == PoolType::Max { finite(&x)? } else { x };
         let [mask, second_mask] = masks(&self.windows, input)?;
