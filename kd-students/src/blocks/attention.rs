@@ -139,8 +139,7 @@ mod tests {
     use crate::blocks::Dim;
     use crate::blocks::checks::{Given, check, refused, run_values, run_with};
     use crate::blocks::reference::{case, tensor};
-    use candle_core::Device;
-    use kd_core::testing::assert_close;
+    use kd_core::testing::{assert_close, device};
 
     fn texts() -> [Given; 2] {
         [Given::text(Dim::Varies, 4, &[5, 1, 7, 2]), Given::text(Dim::Varies, 4, &[3, 6, 1, 2])]
@@ -160,10 +159,10 @@ mod tests {
     #[test]
     fn two_tokens_by_hand() {
         // Scores 0 and ln 3: probabilities 1/4 and 3/4.
-        let x = Value::new(Tensor::new(&[[[1f64]]], &Device::Cpu).unwrap());
-        let z = Value::new(Tensor::new(&[[[0f64], [3f64.ln()]]], &Device::Cpu).unwrap());
+        let x = Value::new(Tensor::new(&[[[1f64]]], device()).unwrap());
+        let z = Value::new(Tensor::new(&[[[0f64], [3f64.ln()]]], device()).unwrap());
         let y = run_values(&AttentionConfig {}, &[x, z], &Site::default()).unwrap().tensor;
-        let expected = Tensor::new(&[[[0.75 * 3f64.ln()]]], &Device::Cpu).unwrap();
+        let expected = Tensor::new(&[[[0.75 * 3f64.ln()]]], device()).unwrap();
         assert_close(&y, &expected, 1e-15, 0.0).unwrap();
     }
 
@@ -186,9 +185,9 @@ mod tests {
 
     #[test]
     fn padding_is_seen_as_published_only_on_demand() {
-        let x = Value::new(Tensor::new(&[[[1f64], [2.]]], &Device::Cpu).unwrap());
-        let z = Tensor::new(&[[[1f64], [50.]]], &Device::Cpu).unwrap();
-        let z = Value::masked(z, Some(Tensor::new(&[[1u8, 0]], &Device::Cpu).unwrap()));
+        let x = Value::new(Tensor::new(&[[[1f64], [2.]]], device()).unwrap());
+        let z = Tensor::new(&[[[1f64], [50.]]], device()).unwrap();
+        let z = Value::masked(z, Some(Tensor::new(&[[1u8, 0]], device()).unwrap()));
         let of = |legacy_padding| {
             let site = Site { legacy_padding, ..Default::default() };
             let y = run_values(&MatchAttentionConfig { activation: None }, &[x.clone(), z.clone()], &site).unwrap();

@@ -53,7 +53,8 @@ mod tests {
     use super::*;
     use crate::blocks::Dim;
     use crate::blocks::checks::{Given, check, refused, run_with};
-    use candle_core::{Device, Tensor};
+    use candle_core::Tensor;
+    use kd_core::testing::device;
 
     #[test]
     fn shapes_padding_and_variables() {
@@ -63,11 +64,11 @@ mod tests {
     #[test]
     fn two_tokens_by_hand() {
         // W q + b = (2, 0) · 3 + (1, 1) = (7, 1).
-        let x = Value::new(Tensor::new(&[[[1f64, 0.], [2., -4.]]], &Device::Cpu).unwrap());
-        let q = Value::new(Tensor::new(&[[3f64]], &Device::Cpu).unwrap());
+        let x = Value::new(Tensor::new(&[[[1f64, 0.], [2., -4.]]], device()).unwrap());
+        let q = Value::new(Tensor::new(&[[3f64]], device()).unwrap());
         let weights = [
-            ("weight", Tensor::new(&[[2f64], [0.]], &Device::Cpu).unwrap()),
-            ("bias", Tensor::new(&[1f64, 1.], &Device::Cpu).unwrap()),
+            ("weight", Tensor::new(&[[2f64], [0.]], device()).unwrap()),
+            ("bias", Tensor::new(&[1f64, 1.], device()).unwrap()),
         ];
         let y = run_with(&BilinearAttentionConfig {}, &[x, q], &weights).unwrap().tensor;
         assert_eq!(y.to_vec3::<f64>().unwrap(), [[[7.], [10.]]]);

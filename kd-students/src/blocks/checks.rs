@@ -3,7 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use kd_core::model::Mode;
-use kd_core::testing::{assert_all_variables_learn, assert_close, random};
+use kd_core::testing::{assert_all_variables_learn, assert_close, device, random};
 use kd_core::variables::Variables;
 
 use super::{Block, BlockConfig, Dim, Shape, Site, Value};
@@ -91,7 +91,7 @@ impl Given {
 
 /// A block with variables in f64 drawn from a seed.
 pub(crate) fn built(config: &dyn BlockConfig, shapes: &[Shape], site: &Site) -> (Box<dyn Block>, Variables) {
-    let variables = Variables::new(5, DType::F64, &candle_core::Device::Cpu);
+    let variables = Variables::new(5, DType::F64, device());
     let block = config.build(shapes, site, variables.builder()).unwrap();
     (block, variables)
 }
@@ -114,7 +114,7 @@ pub(crate) fn run_with(config: &dyn BlockConfig, inputs: &[Value], weights: &[(&
     let shapes: Vec<Shape> = inputs.iter().map(|value| fixed(value.tensor.dims())).collect();
     config.infer(&shapes, &Site::default()).map_err(candle_core::Error::msg)?;
     let weights = weights.iter().map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
-    let vb = VarBuilder::from_tensors(weights, DType::F64, &candle_core::Device::Cpu);
+    let vb = VarBuilder::from_tensors(weights, DType::F64, device());
     config.build(&shapes, &Site::default(), vb).unwrap().forward(inputs, Mode::Eval)
 }
 

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::blocks::Dim;
     use crate::blocks::checks::{Given, check, refused, run};
-    use candle_core::Device;
+    use kd_core::testing::device;
 
     fn of(operations: &[Part]) -> CombinationConfig {
         CombinationConfig { operations: operations.to_vec() }
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn parts_by_hand() {
-        let inputs = [[1f64, 5.], [4., 2.]].map(|row| Tensor::new(&[row], &Device::Cpu).unwrap());
+        let inputs = [[1f64, 5.], [4., 2.]].map(|row| Tensor::new(&[row], device()).unwrap());
         let y = run(&CombinationConfig::default(), &inputs).unwrap().to_vec2::<f64>().unwrap();
         assert_eq!(y, [[1., 5., 4., 2., 3., 3., 4., 10.]]);
         let y = run(&of(&[Part::DotMultiply, Part::Difference]), &inputs).unwrap().to_vec2::<f64>().unwrap();

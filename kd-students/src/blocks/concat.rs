@@ -164,8 +164,7 @@ fn moved(first: &Value, second: &Value) -> Result<Value> {
 mod tests {
     use super::*;
     use crate::blocks::checks::{Given, check, refused, run_values};
-    use candle_core::Device;
-    use kd_core::testing::{check_gradients, random};
+    use kd_core::testing::{check_gradients, device, random};
 
     #[test]
     fn shapes_and_padding() {
@@ -182,8 +181,8 @@ mod tests {
     #[test]
     fn the_second_text_follows_the_first() {
         let value = |words: &[f64], mask: &[u8]| {
-            let tensor = Tensor::from_slice(words, (1, words.len(), 1), &Device::Cpu).unwrap();
-            Value::masked(tensor, Some(Tensor::from_slice(mask, (1, mask.len()), &Device::Cpu).unwrap()))
+            let tensor = Tensor::from_slice(words, (1, words.len(), 1), device()).unwrap();
+            Value::masked(tensor, Some(Tensor::from_slice(mask, (1, mask.len()), device()).unwrap()))
         };
         let texts = [value(&[1., 2., -9.], &[1, 1, 0]), value(&[3., -9.], &[1, 0])];
         let of = |legacy_padding| {

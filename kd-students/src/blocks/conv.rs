@@ -158,8 +158,7 @@ mod tests {
     use crate::blocks::Dim;
     use crate::blocks::checks::{Given, check, refused, run_with};
     use crate::blocks::reference::{case, tensor};
-    use candle_core::Device;
-    use kd_core::testing::assert_close;
+    use kd_core::testing::{assert_close, device};
 
     fn config(window_size: usize) -> ConvConfig {
         ConvConfig { window_size, output_channel_num: 4, batch_norm: false, ..Default::default() }
@@ -188,8 +187,8 @@ mod tests {
     #[test]
     fn two_windows_by_hand() {
         // Filter (1, 0), (10, 0) on x = 1, 2, 3 and its double: windows 1 + 20 and 2 + 30.
-        let x = Value::new(Tensor::new(&[[[1f64, 2.], [2., 4.], [3., 6.]]], &Device::Cpu).unwrap());
-        let weight = Tensor::new(&[[[1f64, 0.], [10., 0.]]], &Device::Cpu).unwrap();
+        let x = Value::new(Tensor::new(&[[[1f64, 2.], [2., 4.], [3., 6.]]], device()).unwrap());
+        let weight = Tensor::new(&[[[1f64, 0.], [10., 0.]]], device()).unwrap();
         let config = ConvConfig { window_size: 2, output_channel_num: 1, batch_norm: false, ..Default::default() };
         let y = run_with(&config, &[x], &[("weight", weight)]).unwrap();
         assert_eq!(y.tensor.to_vec3::<f64>().unwrap(), [[[21.], [32.]]]);

@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use crate::blocks::Dim;
     use crate::blocks::checks::{Given, check, refused, run_with};
-    use candle_core::Device;
+    use kd_core::testing::device;
 
     fn config() -> ConvPoolingConfig {
         ConvPoolingConfig { output_channel_num: 4, ..Default::default() }
@@ -175,9 +175,9 @@ mod tests {
     #[test]
     fn maxima_of_windows_by_hand() {
         // Of a window of 1: max(1, -5) = 1. Of 2, weights 1 and 10: 1 - 50, below 0. The padding would give 9 and 85.
-        let x = Tensor::new(&[[[1f64], [-5.], [9.]]], &Device::Cpu).unwrap();
-        let mask = Tensor::new(&[[1u8, 1, 0]], &Device::Cpu).unwrap();
-        let weight = |values: &[f64]| Tensor::from_slice(values, (1, values.len(), 1), &Device::Cpu).unwrap();
+        let x = Tensor::new(&[[[1f64], [-5.], [9.]]], device()).unwrap();
+        let mask = Tensor::new(&[[1u8, 1, 0]], device()).unwrap();
+        let weight = |values: &[f64]| Tensor::from_slice(values, (1, values.len(), 1), device()).unwrap();
         let config = ConvPoolingConfig {
             window_sizes: vec![1, 2],
             output_channel_num: 1,

@@ -97,8 +97,8 @@ mod tests {
     use crate::blocks::Dim;
     use crate::blocks::checks::{Given, check, refused, run};
     use crate::blocks::reference::{case, tensor};
-    use candle_core::{Device, Var};
-    use kd_core::testing::{assert_close, check_gradients, random};
+    use candle_core::Var;
+    use kd_core::testing::{assert_close, check_gradients, device, random};
 
     fn all() -> CalculateDistanceConfig {
         let operations = vec![Distance::Chebyshev, Distance::Cos, Distance::Manhattan, Distance::Euclidean];
@@ -114,9 +114,9 @@ mod tests {
 
     #[test]
     fn distances_by_hand() {
-        let inputs = [[3f64, 4.], [0., 8.]].map(|row| Tensor::new(&[row], &Device::Cpu).unwrap());
+        let inputs = [[3f64, 4.], [0., 8.]].map(|row| Tensor::new(&[row], device()).unwrap());
         let y = run(&all(), &inputs).unwrap();
-        assert_close(&y, &Tensor::new(&[[4f64, 0.8, 7., 5.]], &Device::Cpu).unwrap(), 1e-15, 0.0).unwrap();
+        assert_close(&y, &Tensor::new(&[[4f64, 0.8, 7., 5.]], device()).unwrap(), 1e-15, 0.0).unwrap();
     }
 
     #[test]
@@ -128,11 +128,10 @@ mod tests {
 
     #[test]
     fn equal_vectors_and_zeros_have_finite_gradients() {
-        let x = Var::new(&[[3f64, 4.], [0., 0.]], &Device::Cpu).unwrap();
-        let z = Tensor::new(&[[3f64, 4.], [1., 0.]], &Device::Cpu).unwrap();
+        let x = Var::new(&[[3f64, 4.], [0., 0.]], device()).unwrap();
+        let z = Tensor::new(&[[3f64, 4.], [1., 0.]], device()).unwrap();
         let y = run(&all(), &[x.as_tensor().clone(), z]).unwrap();
-        assert_close(&y, &Tensor::new(&[[0f64, 1., 0., 0.], [1., 0., 1., 1.]], &Device::Cpu).unwrap(), 1e-15, 0.0)
-            .unwrap();
+        assert_close(&y, &Tensor::new(&[[0f64, 1., 0., 0.], [1., 0., 1., 1.]], device()).unwrap(), 1e-15, 0.0).unwrap();
         let gradients = y.sum_all().unwrap().backward().unwrap();
         let gradient = gradients.get(&x).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
         assert!(gradient.iter().all(|g| g.is_finite()), "{gradient:?}");

@@ -128,8 +128,7 @@ mod tests {
     use super::*;
     use crate::blocks::Dim;
     use crate::blocks::checks::{Given, check, refused, run};
-    use candle_core::Device;
-    use kd_core::testing::{check_gradients, random};
+    use kd_core::testing::{check_gradients, device, random};
     use serde_json::json;
 
     const OPERATIONS: [Operation; 4] =
@@ -148,7 +147,7 @@ mod tests {
 
     #[test]
     fn values_by_hand_under_their_names() {
-        let inputs = [[1f64, 5.], [4., 2.], [10., 10.]].map(|row| Tensor::new(&[row], &Device::Cpu).unwrap());
+        let inputs = [[1f64, 5.], [4., 2.], [10., 10.]].map(|row| Tensor::new(&[row], device()).unwrap());
         let of = |layer, conf, count: usize| {
             let config = ElementwiseConfig::kind(layer).unwrap().parse(conf).unwrap();
             assert!(config.arity().contains(&count));

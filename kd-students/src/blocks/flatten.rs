@@ -56,14 +56,15 @@ impl Block for Flatten {
 mod tests {
     use super::*;
     use crate::blocks::checks::{Given, check, refused, run};
-    use candle_core::{Device, Tensor};
+    use candle_core::Tensor;
+    use kd_core::testing::device;
 
     #[test]
     fn shapes_and_padding() {
         check(&FlattenConfig {}, &[Given::text(Dim::Fixed(5), 3, &[5, 1, 0])]);
         let fixed = [Dim::Fixed(4), Dim::Fixed(6), Dim::Fixed(2)];
         check(&FlattenConfig {}, &[Given::matrix(&fixed, &[4, 1], &[2, 6])]);
-        let x = Tensor::new(&[[[1f64, 2.], [3., 4.]]], &Device::Cpu).unwrap();
+        let x = Tensor::new(&[[[1f64, 2.], [3., 4.]]], device()).unwrap();
         assert_eq!(run(&FlattenConfig {}, &[x]).unwrap().to_vec2::<f64>().unwrap(), [[1., 2., 3., 4.]]);
     }
 

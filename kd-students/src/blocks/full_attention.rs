@@ -101,8 +101,7 @@ mod tests {
     use super::*;
     use crate::blocks::Dim;
     use crate::blocks::checks::{Given, check, refused, run_with};
-    use candle_core::Device;
-    use kd_core::testing::assert_close;
+    use kd_core::testing::{assert_close, device};
 
     #[test]
     fn shapes_padding_and_variables() {
@@ -117,15 +116,15 @@ mod tests {
     #[test]
     fn two_words_by_hand() {
         // U = 1, d = ln 3: the scores of the keys 0 and 1 against 1 are 0 and ln 3, probabilities 1/4 and 3/4.
-        let value = |words: &[f64]| Value::new(Tensor::from_slice(words, (1, words.len(), 1), &Device::Cpu).unwrap());
+        let value = |words: &[f64]| Value::new(Tensor::from_slice(words, (1, words.len(), 1), device()).unwrap());
         let inputs = [value(&[9.]), value(&[4., 8.]), value(&[1.]), value(&[0., 1.])];
         let weights = [
-            ("linear.weight", Tensor::new(&[[1f64]], &Device::Cpu).unwrap()),
-            ("diagonal", Tensor::new(&[[3f64.ln()]], &Device::Cpu).unwrap()),
+            ("linear.weight", Tensor::new(&[[1f64]], device()).unwrap()),
+            ("diagonal", Tensor::new(&[[3f64.ln()]], device()).unwrap()),
         ];
         let config = FullAttentionConfig { hidden_dim: 1, ..Default::default() };
         let y = run_with(&config, &inputs, &weights).unwrap().tensor;
-        assert_close(&y, &Tensor::new(&[[[7f64]]], &Device::Cpu).unwrap(), 1e-12, 0.0).unwrap();
+        assert_close(&y, &Tensor::new(&[[[7f64]]], device()).unwrap(), 1e-12, 0.0).unwrap();
     }
 
     #[test]

@@ -73,8 +73,7 @@ mod tests {
     use super::*;
     use crate::blocks::Dim;
     use crate::blocks::checks::{Given, check, refused, run_with};
-    use candle_core::Device;
-    use kd_core::testing::assert_close;
+    use kd_core::testing::{assert_close, device};
 
     #[test]
     fn shapes_padding_and_variables() {
@@ -87,14 +86,14 @@ mod tests {
     #[test]
     fn two_tokens_by_hand() {
         // Scores 0 and ln 3: probabilities 1/4 and 3/4; the padding has the score of a million.
-        let x = Tensor::new(&[[[0f64, 8.], [3f64.ln(), 4.], [1e6, 1e6]]], &Device::Cpu).unwrap();
-        let x = Value::masked(x, Some(Tensor::new(&[[1u8, 1, 0]], &Device::Cpu).unwrap()));
-        let weight = || [("weight", Tensor::new(&[[1f64, 0.]], &Device::Cpu).unwrap())];
+        let x = Tensor::new(&[[[0f64, 8.], [3f64.ln(), 4.], [1e6, 1e6]]], device()).unwrap();
+        let x = Value::masked(x, Some(Tensor::new(&[[1u8, 1, 0]], device()).unwrap()));
+        let weight = || [("weight", Tensor::new(&[[1f64, 0.]], device()).unwrap())];
         let y = run_with(&LinearAttentionConfig { keep_dim: false }, &[x.clone()], &weight()).unwrap().tensor;
-        let expected = Tensor::new(&[[0.75 * 3f64.ln(), 5.]], &Device::Cpu).unwrap();
+        let expected = Tensor::new(&[[0.75 * 3f64.ln(), 5.]], device()).unwrap();
         assert_close(&y, &expected, 1e-12, 0.0).unwrap();
         let y = run_with(&LinearAttentionConfig { keep_dim: true }, &[x], &weight()).unwrap().zeroed().unwrap();
-        let expected = Tensor::new(&[[[0., 2.], [0.75 * 3f64.ln(), 3.], [0., 0.]]], &Device::Cpu).unwrap();
+        let expected = Tensor::new(&[[[0., 2.], [0.75 * 3f64.ln(), 3.], [0., 0.]]], device()).unwrap();
         assert_close(&y, &expected, 1e-12, 0.0).unwrap();
     }
 

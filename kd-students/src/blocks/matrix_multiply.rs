@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::blocks::Dim;
     use crate::blocks::checks::{Given, check, refused, run};
-    use candle_core::Device;
+    use kd_core::testing::device;
 
     fn of(operation: Product) -> MatrixMultiplyConfig {
         MatrixMultiplyConfig { operation }
@@ -119,8 +119,8 @@ mod tests {
 
     #[test]
     fn products_by_hand() {
-        let x = Tensor::new(&[[[1f64, 2.], [3., 4.]]], &Device::Cpu).unwrap();
-        let z = Tensor::new(&[[[5f64, 6.], [7., 8.]]], &Device::Cpu).unwrap();
+        let x = Tensor::new(&[[[1f64, 2.], [3., 4.]]], device()).unwrap();
+        let z = Tensor::new(&[[[5f64, 6.], [7., 8.]]], device()).unwrap();
         let y = |operation| run(&of(operation), &[x.clone(), z.clone()]).unwrap().to_vec3::<f64>().unwrap();
         assert_eq!(y(Product::DimBased), [[[17., 23.], [39., 53.]]]);
         assert_eq!(y(Product::Common), [[[19., 22.], [43., 50.]]]);

@@ -192,7 +192,7 @@ impl Block for Pairwise {
 mod tests {
     use super::*;
     use crate::blocks::checks::{Given, check, refused, run, run_with};
-    use candle_core::Device;
+    use kd_core::testing::device;
 
     const TYPES: [MatchingType; 6] = [
         MatchingType::General,
@@ -224,8 +224,8 @@ mod tests {
 
     #[test]
     fn cells_by_hand() {
-        let x = Tensor::new(&[[[1f64, 2.], [3., 4.]]], &Device::Cpu).unwrap();
-        let z = Tensor::new(&[[[10f64, 1.]]], &Device::Cpu).unwrap();
+        let x = Tensor::new(&[[[1f64, 2.], [3., 4.]]], device()).unwrap();
+        let z = Tensor::new(&[[[10f64, 1.]]], device()).unwrap();
         let cells = |config: &dyn BlockConfig| {
             run(config, &[x.clone(), z.clone()]).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap()
         };
@@ -237,12 +237,12 @@ mod tests {
         assert_eq!(of(MatchingType::Concat), [1., 2., 10., 1., 3., 4., 10., 1.]);
         assert_eq!(cells(&ExpandPlusConfig::default()), [11., 3., 13., 5.]);
         let values = [x.clone(), z.clone()].map(Value::new);
-        let weight = || ("weight", Tensor::new(&[[0f64, 1.], [1., 0.]], &Device::Cpu).unwrap());
+        let weight = || ("weight", Tensor::new(&[[0f64, 1.], [1., 0.]], device()).unwrap());
         // W turns (1, 2) into (2, 1) and (3, 4) into (4, 3).
         let y = run_with(&InteractionConfig::default(), &values, &[weight()]).unwrap().tensor;
         assert_eq!(y.flatten_all().unwrap().to_vec1::<f64>().unwrap(), [21., 43.]);
         // The same of both sides, with a bias of 1: (3, 2) and (5, 4) against (2, 11).
-        let bias = ("bias", Tensor::new(&[1f64, 1.], &Device::Cpu).unwrap());
+        let bias = ("bias", Tensor::new(&[1f64, 1.], device()).unwrap());
         let y = run_with(&MatchConfig { activation: None }, &values, &[weight(), bias]).unwrap().tensor;
         assert_eq!(y.to_vec3::<f64>().unwrap(), [[[28.], [54.]]]);
     }

@@ -51,14 +51,13 @@ pub(crate) fn finite(x: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Var};
-    use kd_core::testing::{check_gradient, random};
+    use candle_core::Var;
+    use kd_core::testing::{check_gradient, device, random};
 
     #[test]
     fn padding_and_examples_of_nothing() {
-        let x =
-            Tensor::new(&[[[1f64, -4.], [3., -2.], [9., 9.]], [[5., 5.], [5., 5.], [5., 5.]]], &Device::Cpu).unwrap();
-        let mask = Tensor::new(&[[1u8, 1, 0], [0, 0, 0]], &Device::Cpu).unwrap();
+        let x = Tensor::new(&[[[1f64, -4.], [3., -2.], [9., 9.]], [[5., 5.], [5., 5.], [5., 5.]]], device()).unwrap();
+        let mask = Tensor::new(&[[1u8, 1, 0], [0, 0, 0]], device()).unwrap();
         let of = |kind, mask| pool(&x, 1, mask, kind).unwrap().to_vec2::<f64>().unwrap();
         assert_eq!(of(PoolType::Max, Some(&mask)), [[3., -2.], [0., 0.]]);
         assert_eq!(of(PoolType::Mean, Some(&mask)), [[2., -3.], [0., 0.]]);
@@ -71,7 +70,7 @@ mod tests {
 
     #[test]
     fn of_equal_values_one_learns() {
-        let x = Var::new(&[[[2f64], [7.], [7.]]], &Device::Cpu).unwrap();
+        let x = Var::new(&[[[2f64], [7.], [7.]]], device()).unwrap();
         let gradients = largest(&x, 1).unwrap().sum_all().unwrap().backward().unwrap();
         assert_eq!(gradients.get(&x).unwrap().to_vec3::<f64>().unwrap(), [[[0.], [1.], [0.]]]);
     }

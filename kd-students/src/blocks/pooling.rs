@@ -86,7 +86,8 @@ mod tests {
     use super::*;
     use crate::blocks::Dim;
     use crate::blocks::checks::{Given, check, refused, run_values};
-    use candle_core::{Device, Tensor};
+    use candle_core::Tensor;
+    use kd_core::testing::device;
 
     #[test]
     fn shapes_and_padding() {
@@ -104,8 +105,8 @@ mod tests {
 
     #[test]
     fn padding_counts_only_as_published() {
-        let x = Tensor::new(&[[[1f64], [-5.], [8.]]], &Device::Cpu).unwrap();
-        let x = Value::masked(x, Some(Tensor::new(&[[1u8, 1, 0]], &Device::Cpu).unwrap()));
+        let x = Tensor::new(&[[[1f64], [-5.], [8.]]], device()).unwrap();
+        let x = Value::masked(x, Some(Tensor::new(&[[1u8, 1, 0]], device()).unwrap()));
         let of = |pool_type, legacy_padding| {
             let site = Site { legacy_padding, ..Default::default() };
             let y = run_values(&PoolingConfig { pool_type, pool_axis: 1 }, std::slice::from_ref(&x), &site).unwrap();

@@ -193,8 +193,7 @@ mod tests {
     use super::*;
     use crate::blocks::checks::{Given, check, refused, run};
     use crate::blocks::reference::{case, tensor};
-    use candle_core::Device;
-    use kd_core::testing::{assert_close, check_gradient, random};
+    use kd_core::testing::{assert_close, check_gradient, device, random};
 
     #[test]
     fn shapes_and_padding() {
@@ -226,7 +225,7 @@ mod tests {
 
     #[test]
     fn windows_by_hand() {
-        let x = Tensor::new(&[[[1f64], [5.], [-2.], [-4.]]], &Device::Cpu).unwrap();
+        let x = Tensor::new(&[[[1f64], [5.], [-2.], [-4.]]], device()).unwrap();
         let of = |pool_type| {
             let config = Pooling1dConfig { pool_type, window_size: 2, stride: 2, padding: 0 };
             run(&config, &[x.clone()]).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap()

@@ -134,8 +134,7 @@ fn strided(x: &Tensor, axis: usize, start: usize, count: usize, stride: usize) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
-    use kd_core::testing::{check_gradient, random};
+    use kd_core::testing::{check_gradient, device, random};
 
     fn windows(size: usize, stride: usize, padding: usize, padding_type: PaddingType) -> Windows {
         Windows { size, stride, padding, padding_type }
@@ -143,7 +142,7 @@ mod tests {
 
     #[test]
     fn places_are_those_under_each_window() {
-        let x = Tensor::arange(1f64, 7., &Device::Cpu).unwrap().reshape((1, 6)).unwrap();
+        let x = Tensor::arange(1f64, 7., device()).unwrap().reshape((1, 6)).unwrap();
         let of = |windows: Windows| -> Vec<Vec<f64>> {
             let places = windows.places(&x, 1, -1.0).unwrap();
             places.iter().map(|place| place.flatten_all().unwrap().to_vec1().unwrap()).collect()
@@ -168,7 +167,7 @@ mod tests {
                         let windows = windows(size, stride, padding, padding_type);
                         for tokens in 0..=7 {
                             let mask: Vec<u8> = (0..7).map(|at| u8::from(at < tokens)).collect();
-                            let mask = Tensor::from_vec(mask, (1, 7), &Device::Cpu).unwrap();
+                            let mask = Tensor::from_vec(mask, (1, 7), device()).unwrap();
                             let mask: Vec<Vec<u8>> = windows.mask(&mask).unwrap().to_vec2().unwrap();
                             assert_eq!(mask[0].len(), windows.outputs(7));
                             let valid = if tokens == 0 { 0 } else { windows.outputs(tokens) };

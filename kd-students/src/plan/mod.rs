@@ -67,7 +67,7 @@ use crate::blocks::{BlockConfig, Kind, Shape, Site};
 use crate::error::Result;
 
 pub use inputs::{Branch, Inputs, Target};
-pub use loss::{LossPlan, TargetColumn};
+pub use loss::LossPlan;
 pub use network::Network;
 
 /// Name of the variables of the embedding, which no layer may have.

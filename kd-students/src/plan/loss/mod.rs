@@ -54,34 +54,18 @@ use crate::error::Error;
 
 /// Where a batch has a target column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TargetColumn {
-    /// [`Batch::labels`]: the first target with classes.
+enum TargetColumn {
+    /// [`Batch::labels`].
     Labels,
-    /// This one of [`Batch::targets`]: the other targets, in the order of [`Inputs::targets`].
-    Further(usize),
+    /// This one of [`Batch::targets`].
+    At(usize),
 }
 
-impl Inputs {
-    /// Where a batch has the target called `name`; `None` if there is none.
-    ///
-    /// ```
-    /// use kd_students::plan::{TargetColumn, Inputs, Target};
-    /// let target = |name: &str, classes| Target { name: name.to_string(), classes };
-    /// let targets = vec![target("score", None), target("label", Some(2)), target("topic", Some(9))];
-    /// let inputs = Inputs { targets, ..Inputs::default() };
-    /// assert_eq!(inputs.column("label"), Some(TargetColumn::Labels));
-    /// assert_eq!(inputs.column("score"), Some(TargetColumn::Further(0)));
-    /// assert_eq!(inputs.column("topic"), Some(TargetColumn::Further(1)));
-    /// ```
-    pub fn column(&self, name: &str) -> Option<TargetColumn> {
-        let labels = self.targets.iter().position(|target| target.classes.is_some());
-        let idx = self.targets.iter().position(|target| target.name == name)?;
-        Some(match labels {
-            Some(labels) if labels == idx => TargetColumn::Labels,
-            Some(labels) if labels < idx => TargetColumn::Further(idx - 1),
-            _ => TargetColumn::Further(idx),
-        })
-    }
+/// Where a batch has the target called `name`.
+fn column(inputs: &Inputs, name: &str) -> Option<TargetColumn> {
+    let idx = inputs.targets.iter().position(|target| target.name == name)?;
+    let labels = inputs.targets.iter().position(|target| target.classes.is_some());
+    Some(if labels == Some(idx) { TargetColumn::Labels } else { TargetColumn::At(idx) })
 }
 
 /// One of the losses.
@@ -98,7 +82,9 @@ struct Term {
 
 /// The loss of a network: a weighted sum of losses between its outputs and columns of the data.
 ///
-/// As an [`Objective`] its parts are called `TYPE(output, target)`, before their weights.
+/// As an [`Objective`] it reads the first target of classes from [`Batch::labels`] and the others from [`Batch::targets`], which
+/// has all targets in the order of [`Inputs::targets`] and may be empty where that one is all that is read. Its parts are called
+/// `TYPE(output, target)`, before their weights.
 ///
 /// ```
 /// # use kd_students::plan::{Branch, Inputs, LossPlan, Plan, Target};
@@ -244,7 +230,7 @@ fn find_target(
     inputs: &Inputs,
 ) -> crate::Result<TargetColumn> {
     let (Some(place), Some(target)) =
-        (inputs.column(column), inputs.targets.iter().find(|target| target.name == *column))
+        (self::column(inputs, column), inputs.targets.iter().find(|target| target.name == *column))
     else {
         let names: Vec<&str> = inputs.targets.iter().map(|target| target.name.as_str()).collect();
         return Err(wrong(path, format!("expected one of the targets {names:?}, found `{column}`")));
@@ -285,7 +271,7 @@ impl Term {
         let target = match self.target {
             None => None,
             Some(TargetColumn::Labels) => Some(batch.labels()?),
-            Some(TargetColumn::Further(idx)) => Some(batch.target(idx)?),
+            Some(TargetColumn::At(idx)) => Some(batch.target(idx)?),
         };
         self.kind.value(&heads, target, output, batch)
     }

@@ -25,24 +25,28 @@ fn inputs() -> Inputs {
     }
 }
 
-/// Outputs `a`, `b` and `c` of width 4, `one` of 1, `two` of 2, and `tags`, of 4 for each word.
-fn plan() -> Plan {
-    let linear = |id: &str, width: usize, input: &str| {
-        let conf = json!({"hidden_dim": width, "activation": null, "batch_norm": false});
-        json!({"layer_id": id, "layer": "Linear", "conf": conf, "inputs": [input], "output_layer_flag": true})
-    };
-    let architecture = json!([
-        {"layer": "Embedding", "conf": {"word": {"cols": ["words"], "dim": 3}}},
-        {"layer_id": "mean", "layer": "Pooling", "conf": {"pool_type": "mean"}, "inputs": ["text"]},
+/// Outputs `a`, `b` and `c` of width 4, `one` of 1 and `two` of 2.
+fn of_texts() -> Vec<Json> {
+    vec![
+        json!({"layer": "Embedding", "conf": {"word": {"cols": ["words"], "dim": 3}}}),
+        json!({"layer_id": "mean", "layer": "Pooling", "conf": {"pool_type": "mean"}, "inputs": ["text"]}),
         linear("a", 4, "mean"),
         linear("b", 4, "mean"),
         linear("c", 4, "mean"),
         linear("one", 1, "mean"),
         linear("two", 2, "mean"),
-        linear("tags", 4, "text"),
-        linear("pointer", 1, "text"),
-    ]);
-    Plan::parse(&architecture, &inputs(), &[]).unwrap()
+    ]
+}
+
+fn linear(id: &str, width: usize, input: &str) -> Json {
+    let conf = json!({"hidden_dim": width, "activation": null, "batch_norm": false});
+    json!({"layer_id": id, "layer": "Linear", "conf": conf, "inputs": [input], "output_layer_flag": true})
+}
+
+/// Those, and for each word `tags` of width 4 and `pointer` of 1.
+fn plan() -> Plan {
+    let of_words = [linear("tags", 4, "text"), linear("pointer", 1, "text")];
+    Plan::parse(&Json::Array([of_texts(), of_words.to_vec()].concat()), &inputs(), &[]).unwrap()
 }
 
 fn batch(labels: Option<Tensor>, targets: Vec<Tensor>, rows: usize) -> Batch {
@@ -102,8 +106,8 @@ fn values_and_gradients_are_those_of_pytorch() {
         let classes = |column: &Tensor| column.to_dtype(DType::U32).unwrap();
         let zeros = Tensor::zeros(5, DType::F32, &Device::Cpu).unwrap();
         let batch = match inputs.last() {
-            Some(&"label") => batch(column.as_ref().map(classes), vec![zeros.clone(), zeros], 5),
-            Some(&"topic") => batch(None, vec![zeros, classes(column.as_ref().unwrap())], 5),
+            Some(&"label") => batch(column.as_ref().map(classes), vec![], 5),
+            Some(&"topic") => batch(None, vec![zeros.clone(), zeros, classes(column.as_ref().unwrap())], 5),
             _ => batch(None, column.into_iter().collect(), 5),
         };
         let found = loss.loss(&output, &batch, 0).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -206,10 +210,11 @@ fn a_pointer_is_compared_with_places() {
 
 #[test]
 fn it_trains_every_output_that_it_reads() {
-    let plan = plan();
+    let plan = Plan::parse(&Json::Array(of_texts()), &inputs(), &[]).unwrap();
     let variables = Variables::new(3, DType::F64, &Device::Cpu);
     let network = plan.build(&BTreeMap::from([("word".to_string(), 5)]), variables.builder()).unwrap();
-    let loss = one("CosineEmbeddingLoss", json!({}), &["a", "b", "score"]).unwrap();
+    let loss = json!({"losses": [{"type": "CosineEmbeddingLoss", "inputs": ["a", "b", "score"]}]});
+    let loss = LossPlan::parse(&loss, &plan, &inputs()).unwrap();
     let signs = Tensor::new(&[1f64, -1.], &Device::Cpu).unwrap();
     let batch = batch(None, vec![signs], 2);
     let output = kd_core::model::Student::forward(&network, &batch.tokens, kd_core::model::Mode::Eval).unwrap();
