@@ -22,7 +22,7 @@ const NOWHERE: f64 = -1e4;
 ///
 /// | shape of the layer | rows of the tokens | head |
 /// |---|---|---|
-/// | `(batch, classes)` | examples | itself |
+/// | `(batch, classes)` | any | itself: in tagging, of the whole text |
 /// | `(batch, len, classes)` | words | its rows, `(rows, classes)` |
 /// | `(batch, len, 1)` or `(batch, len)` | examples | a pointer into the text, `(batch, len)`: -10⁴ on padding |
 ///
@@ -110,7 +110,7 @@ fn head(value: &Value, rows: &Rows) -> Result<Tensor> {
     let (rank, width) = (value.tensor.rank(), value.tensor.dim(value.tensor.rank() - 1)?);
     match rows {
         Rows::Words { .. } if rank == 3 => rows.select(&value.tensor),
-        Rows::Examples if rank == 2 && value.mask.is_none() => Ok(value.tensor.clone()),
+        _ if rank == 2 && value.mask.is_none() => Ok(value.tensor.clone()),
         Rows::Examples if rank == 2 || (rank == 3 && width == 1) => {
             let pointer = if rank == 3 { value.tensor.squeeze(2)? } else { value.tensor.clone() };
             value.mask.as_ref().map_or(Ok(pointer.clone()), |mask| replace_padding(&pointer, mask, 1, NOWHERE))

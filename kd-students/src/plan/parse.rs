@@ -56,6 +56,12 @@ pub(super) fn plan(architecture: &Json, inputs: &Inputs, further: &[Kind]) -> Re
         });
     }
     let outputs: Vec<String> = items.iter().filter(|item| item.is_output).map(|item| item.id.clone()).collect();
+    let later = |item: &&Item| item.is_output && outputs.first() != Some(&item.id);
+    for item in items.iter().filter(later) {
+        if layers.iter().any(|layer| layer.id == item.id && layer.block == "CRF") {
+            return error(format!("{}.output_layer_flag", item.path), "expected a CRF as the first output only");
+        }
+    }
     let plan = Plan { site, branches, clusters, layers, outputs, warnings };
     check_shared(&plan, &items)?;
     Ok(plan)

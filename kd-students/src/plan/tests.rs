@@ -218,6 +218,10 @@ fn a_crf_gives_emissions_of_rows_and_transitions() {
     assert_eq!(output.transitions.unwrap().dims(), [5, 3]);
     let message = forward(&architecture, Rows::Examples).unwrap_err().to_string();
     assert!(message.contains("expected (batch, classes) of rows of examples, found [2, 3, 3]"), "{message}");
+    let mut second = architecture;
+    second[1]["output_layer_flag"] = json!(true);
+    let message = Plan::parse(&second, &of_words(), &[]).unwrap_err().to_string();
+    assert_eq!(message, "architecture[2].output_layer_flag: expected a CRF as the first output only");
 }
 
 #[test]
