@@ -216,12 +216,14 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named() {
         let text = Shape::sequence(Dim::Fixed(2), 3);
-        assert!(refused(&config(3), &[text.clone()]).contains("the window of 3 is longer than an axis of 2"));
+        assert!(
+            refused(&config(3), std::slice::from_ref(&text)).contains("the window of 3 is longer than an axis of 2")
+        );
         assert!(refused(&config(1), &[Shape::vector(3)]).contains("expected an input of rank 3, found (batch, 3)"));
         let two = ConvConfig { input_channel_num: 2, ..config(1) };
-        assert_eq!(refused(&two, &[text.clone()]), "input_channel_num: expected 1, found 2");
+        assert_eq!(refused(&two, std::slice::from_ref(&text)), "input_channel_num: expected 1, found 2");
         let none = ConvConfig { output_channel_num: 0, ..config(1) };
-        assert_eq!(refused(&none, &[text.clone()]), "output_channel_num: expected at least 1, found 0");
+        assert_eq!(refused(&none, std::slice::from_ref(&text)), "output_channel_num: expected at least 1, found 0");
         let dropped = ConvConfig { dropout: 1.0, ..config(1) };
         assert_eq!(refused(&dropped, &[text]), "dropout: expected a number in [0, 1), found 1");
     }

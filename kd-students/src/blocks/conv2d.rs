@@ -209,7 +209,10 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named() {
         let map = Shape(vec![Dim::Fixed(4), Dim::Fixed(2), Dim::Fixed(5)]);
-        assert!(refused(&config(), &[map.clone()]).starts_with("axis 2: the window of 3 is longer than an axis of 2"));
+        assert!(
+            refused(&config(), std::slice::from_ref(&map))
+                .starts_with("axis 2: the window of 3 is longer than an axis of 2")
+        );
         let channels = Conv2dConfig { input_channel_num: Some(1), ..config() };
         assert_eq!(refused(&channels, &[map]), "input_channel_num: expected the 5 of the input, found 1");
     }

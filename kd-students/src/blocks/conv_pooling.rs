@@ -193,9 +193,14 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named() {
         let text = Shape::sequence(Dim::Fixed(2), 3);
-        assert!(refused(&config(), &[text.clone()]).contains("the window of 3 is longer than an axis of 2"));
+        assert!(
+            refused(&config(), std::slice::from_ref(&text)).contains("the window of 3 is longer than an axis of 2")
+        );
         let none = ConvPoolingConfig { window_sizes: vec![], ..config() };
-        assert_eq!(refused(&none, &[text.clone()]), "window_sizes: expected at least one window, found none");
+        assert_eq!(
+            refused(&none, std::slice::from_ref(&text)),
+            "window_sizes: expected at least one window, found none"
+        );
         let axis = ConvPoolingConfig { pool_axis: 2, window_sizes: vec![1], ..config() };
         assert_eq!(refused(&axis, &[text]), "pool_axis: expected 1, found 2");
     }

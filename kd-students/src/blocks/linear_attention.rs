@@ -89,7 +89,8 @@ mod tests {
         let x = Tensor::new(&[[[0f64, 8.], [3f64.ln(), 4.], [1e6, 1e6]]], device()).unwrap();
         let x = Value::masked(x, Some(Tensor::new(&[[1u8, 1, 0]], device()).unwrap()));
         let weight = || [("weight", Tensor::new(&[[1f64, 0.]], device()).unwrap())];
-        let y = run_with(&LinearAttentionConfig { keep_dim: false }, &[x.clone()], &weight()).unwrap().tensor;
+        let y =
+            run_with(&LinearAttentionConfig { keep_dim: false }, std::slice::from_ref(&x), &weight()).unwrap().tensor;
         let expected = Tensor::new(&[[0.75 * 3f64.ln(), 5.]], device()).unwrap();
         assert_close(&y, &expected, 1e-12, 0.0).unwrap();
         let y = run_with(&LinearAttentionConfig { keep_dim: true }, &[x], &weight()).unwrap().zeroed().unwrap();

@@ -45,7 +45,8 @@ pub(crate) fn pool(x: &Tensor, axis: usize, mask: Option<&Tensor>, pool_type: Po
 
 /// `x` with 0 instead of the largest of nothing.
 pub(crate) fn finite(x: &Tensor) -> Result<Tensor> {
-    x.eq(f64::NEG_INFINITY)?.where_cond(&x.zeros_like()?, x)
+    let zero = Tensor::zeros((), x.dtype(), x.device())?.broadcast_as(x.shape())?;
+    x.eq(f64::NEG_INFINITY)?.where_cond(&zero, x)
 }
 
 #[cfg(test)]
