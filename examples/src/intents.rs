@@ -301,7 +301,7 @@ fn one_row_each(labels: &[u32]) -> Vec<Vec<u32>> {
 }
 
 fn batch(tokens: Tokens, labels: Tensor, teachers: Vec<Output>, examples: Vec<usize>) -> Batch {
-    Batch { tokens, labels: Some(labels), teachers, weights: None, task: 0, examples }
+    Batch { tokens, labels: Some(labels), targets: vec![], teachers, weights: None, task: 0, examples }
 }
 
 fn fit(

@@ -9,6 +9,7 @@ pub mod intents;
 pub mod interrupt;
 pub mod labelling;
 pub mod multi_teacher;
+pub mod neuronblocks;
 pub mod plot;
 pub mod predict;
 pub mod progress;

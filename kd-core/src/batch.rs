@@ -15,6 +15,9 @@ pub struct Sequence {
     pub segments: Option<Tensor>,
     /// Character ids of each word, `(batch, len, chars)` u32; 0 is padding and stands at the end only.
     pub chars: Option<Tensor>,
+    /// Ids of further columns that say something of each token (part of speech, position), `(batch, len)` u32 each, in an
+    /// order that the model defines; empty for most.
+    pub features: Vec<Tensor>,
 }
 
 impl Sequence {
@@ -79,6 +82,8 @@ pub struct Tokens {
     pub first: Sequence,
     /// The second text of a pair that is encoded apart.
     pub second: Option<Sequence>,
+    /// The texts after the second, for models that read more than two.
+    pub more: Vec<Sequence>,
     /// The positions that get a label.
     pub rows: Rows,
 }
@@ -87,6 +92,11 @@ impl Tokens {
     /// Number of sequences of `first`: of examples, unless one is so long that it was encoded in several.
     pub fn batch(&self) -> Result<usize> {
         self.first.ids.dim(0)
+    }
+
+    /// All texts in their order: `first`, `second` if there is one, and `more`.
+    pub fn sequences(&self) -> impl Iterator<Item = &Sequence> {
+        std::iter::once(&self.first).chain(&self.second).chain(&self.more)
     }
 
     /// Number of rows of each example.
@@ -106,6 +116,9 @@ pub struct Batch {
     /// Class of each row, `(rows,)` u32: gold, or a teacher's arg-max on unlabelled text. An objective of its own may read
     /// other labels: numbers of a regression, or which of several classes a row has, `(rows, columns)` float.
     pub labels: Option<Tensor>,
+    /// What else was said of each row, a column each in an order that the objective knows: classes, `(rows,)` u32, or numbers
+    /// such as a teacher's score, `(rows,)` float. Empty where `labels` is all there is.
+    pub targets: Vec<Tensor>,
     /// Each teacher's output on the same rows, detached, its classes in the student's order.
     pub teachers: Vec<Output>,
     /// Weight of each teacher on each row, `(rows, teachers)`; each row sums to 1. Read by
@@ -131,6 +144,18 @@ impl Batch {
         match &self.labels {
             Some(labels) => Ok(labels),
             None => bail!("the batch of examples {:?} has no labels", self.examples),
+        }
+    }
+
+    /// Column `target_idx` of the targets, `(rows,)`, or an error that says it is missing.
+    pub fn target(&self, target_idx: usize) -> Result<&Tensor> {
+        match self.targets.get(target_idx) {
+            Some(target) => Ok(target),
+            None => bail!(
+                "the batch of examples {:?} has {} target columns, column {target_idx} was asked for",
+                self.examples,
+                self.targets.len()
+            ),
         }
     }
 
@@ -220,5 +245,6 @@ pub fn pad(ids: &[Vec<u32>], device: &Device) -> Result<Sequence> {
         mask: Tensor::from_vec(mask, (batch, len), device)?,
         segments: None,
         chars: None,
+        features: Vec::new(),
     })
 }

@@ -33,6 +33,20 @@ pub fn mix(a: u64, b: u64) -> u64 {
     round(round(a.wrapping_add(0x9e37_79b9_7f4a_7c15)) ^ b.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
+/// Whether a variable of this name is observed in forward passes instead of trained: the `running_mean` and `running_var` of
+/// a [`BatchNorm`](crate::nn::BatchNorm), as in PyTorch.
+///
+/// Such a statistic is saved, restored and counted among the best weights like the others, but [`Variables::named`], which
+/// optimisers are made of, does not give it.
+///
+/// ```
+/// use kd_core::variables::is_statistic;
+/// assert!(is_statistic("head.norm.running_mean") && !is_statistic("head.norm.weight"));
+/// ```
+pub fn is_statistic(name: &str) -> bool {
+    matches!(name.rsplit('.').next(), Some("running_mean" | "running_var"))
+}
+
 /// The variables of a model, by name. Clones share them.
 #[derive(Clone)]
 pub struct Variables {
@@ -44,7 +58,8 @@ pub struct Variables {
 
 impl std::fmt::Debug for Variables {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let shapes: BTreeMap<_, _> = self.named().into_iter().map(|(name, var)| (name, var.shape().clone())).collect();
+        let shapes: BTreeMap<_, _> =
+            self.tensors().into_iter().map(|(name, tensor)| (name, tensor.shape().clone())).collect();
         f.debug_struct("Variables").field("seed", &self.seed).field("shapes", &shapes).finish()
     }
 }
@@ -81,22 +96,27 @@ impl Variables {
         VarBuilder::from_backend(Box::new(self.clone()), self.dtype, self.device.clone())
     }
 
-    /// Every variable with its name, in name order.
+    /// Every variable that can be trained with its name, in name order: all but [statistics](is_statistic).
     pub fn named(&self) -> Vec<(String, Var)> {
+        self.all().into_iter().filter(|(name, _)| !is_statistic(name)).collect()
+    }
+
+    /// Every variable with its name, [statistics](is_statistic) too, in name order.
+    pub fn all(&self) -> Vec<(String, Var)> {
         self.lock().iter().map(|(name, var)| (name.clone(), var.clone())).collect()
     }
 
-    /// The values of all variables, for a checkpoint or a saved student.
+    /// The values of all variables, [statistics](is_statistic) too, for a checkpoint or a saved student.
     pub fn tensors(&self) -> BTreeMap<String, Tensor> {
         self.lock().iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect()
     }
 
-    /// Number of values in all variables.
+    /// Number of values in all variables but [statistics](is_statistic).
     pub fn parameter_count(&self) -> usize {
-        self.lock().values().map(|var| var.elem_count()).sum()
+        self.named().iter().map(|(_, var)| var.elem_count()).sum()
     }
 
-    /// Sets every variable from `tensors`, converting their dtype.
+    /// Sets every variable, [statistics](is_statistic) too, from `tensors`, converting their dtype.
     ///
     /// # Errors
     /// If a variable has no tensor, a tensor has no variable, or a shape differs; the message names all of them.
@@ -230,6 +250,22 @@ mod tests {
         assert_eq!(all(&make(1, &["a", "b"])), all(&make(1, &["b", "a"])));
         assert_ne!(all(&make(1, &["a"])), all(&make(2, &["a"])));
         assert_ne!(all(&make(1, &["a"])), all(&make(1, &["b"])));
+    }
+
+    #[test]
+    fn statistics_are_kept_and_not_trained() {
+        let variables = Variables::new(1, DType::F32, &Device::Cpu);
+        crate::nn::BatchNorm::new(2, variables.builder().pp("norm")).unwrap();
+        let names = variables.named().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(names, ["norm.bias", "norm.weight"]);
+        assert_eq!(variables.parameter_count(), 4);
+        let all: HashMap<_, _> = variables.tensors().into_iter().collect();
+        assert_eq!(all.len(), 4);
+        variables.set(&all.iter().map(|(name, tensor)| (name.clone(), (tensor + 3.0).unwrap())).collect()).unwrap();
+        assert_eq!(variables.tensors()["norm.running_var"].to_vec1::<f32>().unwrap(), [4.0; 2]);
+        let without = all.into_iter().filter(|(name, _)| name != "norm.running_mean").collect();
+        let message = variables.set(&without).unwrap_err().to_string();
+        assert!(message.contains("`norm.running_mean` is missing"), "{message}");
     }
 
     #[test]

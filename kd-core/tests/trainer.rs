@@ -48,8 +48,13 @@ fn squared_distance(output: &Output, batch: &Batch, _: usize) -> Result<Loss> {
 }
 
 fn batch(step: usize) -> Result<Batch> {
-    let tokens = Tokens { first: pad(&[vec![1 + (step % 2) as u32]], device())?, second: None, rows: Rows::Examples };
-    Ok(Batch { tokens, labels: None, teachers: vec![], weights: None, task: 0, examples: vec![step] })
+    let tokens = Tokens {
+        first: pad(&[vec![1 + (step % 2) as u32]], device())?,
+        second: None,
+        more: Vec::new(),
+        rows: Rows::Examples,
+    };
+    Ok(Batch { tokens, labels: None, targets: vec![], teachers: vec![], weights: None, task: 0, examples: vec![step] })
 }
 
 fn config(steps: usize) -> TrainerConfig {

@@ -229,8 +229,9 @@ mod tests {
         let plan = plan(1);
         let batches = plan.batches(|examples| {
             let ids: Vec<_> = examples.iter().map(|&example| vec![example as u32]).collect();
-            let tokens = Tokens { first: pad(&ids, &Device::Cpu)?, second: None, rows: Rows::Examples };
-            Ok(Batch { tokens, labels: None, teachers: vec![], weights: None, task: 0, examples })
+            let tokens =
+                Tokens { first: pad(&ids, &Device::Cpu)?, second: None, more: Vec::new(), rows: Rows::Examples };
+            Ok(Batch { tokens, labels: None, targets: vec![], teachers: vec![], weights: None, task: 0, examples })
         });
         assert_eq!(batches.steps_per_epoch(), Some(26));
         assert_eq!(batches.batch(30).unwrap().examples, plan.indices(30));

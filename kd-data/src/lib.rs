@@ -13,18 +13,22 @@
 //! - [`sample`] draws the few labelled examples of a low-resource experiment;
 //! - [`vocabulary`] and [`glove`] make the tables of a student, [`encode`] turns sentences into [`kd_core::batch::Tokens`],
 //!   for a pretrained encoder (word pieces) or for a small tagger (words and characters);
+//! - [`table`], [`features`], [`tokenize`] and [`cleaning`] read files of columns as a configuration describes them: texts,
+//!   what is known of each word, labels of any kind, and the dictionaries of a network;
 //! - [`batches`] says which examples make up the batch of a step;
 //! - [`teacher_outputs`] keeps what a teacher said of each example; [`digest`] names contents.
 //!
 //! Every error names file and line, what was expected and what was found ([`Error`]).
 
 pub mod batches;
+pub mod cleaning;
 pub mod columns;
 pub mod conll;
 pub mod digest;
 pub mod encode;
 mod error;
 pub mod example;
+pub mod features;
 pub mod glove;
 pub mod glue;
 pub mod neuronblocks;
@@ -35,9 +39,11 @@ mod separated;
 pub mod snips;
 pub mod snli;
 pub mod squad;
+pub mod table;
 pub mod tags;
 pub mod task;
 pub mod teacher_outputs;
+pub mod tokenize;
 pub mod vocabulary;
 pub mod wikiqa;
 

@@ -71,6 +71,14 @@ pub enum Error {
         /// One sentence for each tensor that does not fit.
         problems: Vec<String>,
     },
+    /// A network described in JSON cannot be.
+    #[error("{path}: {message}")]
+    Plan {
+        /// The place: `architecture[2].conf.hidden_dim`.
+        path: String,
+        /// Expected and found.
+        message: String,
+    },
     /// A student was asked for what another kind of student does.
     #[error("expected a {expected}, the saved student is a {found}")]
     Kind {

@@ -118,7 +118,7 @@ impl Lookup {
                 Rows::Words { index: Tensor::new(index, device)?, per_example }
             }
         };
-        Ok(Tokens { first, second: None, rows })
+        Ok(Tokens { first, second: None, more: Vec::new(), rows })
     }
 
     /// A padded batch of pairs of texts that are encoded apart, for a [`crate::pair::PairEncoder`]: a row per pair, words
@@ -141,7 +141,7 @@ impl Lookup {
             pad(&ids, device)
         };
         let (first, second) = (text("first", &firsts)?, text("second", &seconds)?);
-        Ok(Tokens { first, second: Some(second), rows: Rows::Examples })
+        Ok(Tokens { first, second: Some(second), more: Vec::new(), rows: Rows::Examples })
     }
 }
 

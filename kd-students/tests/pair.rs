@@ -38,7 +38,7 @@ fn tokens(pairs: &[(&[u32], &[u32])]) -> Tokens {
     let text = |ids: Vec<Vec<u32>>| pad(&ids, device()).unwrap();
     let first = text(pairs.iter().map(|pair| pair.0.to_vec()).collect());
     let second = text(pairs.iter().map(|pair| pair.1.to_vec()).collect());
-    Tokens { first, second: Some(second), rows: Rows::Examples }
+    Tokens { first, second: Some(second), more: Vec::new(), rows: Rows::Examples }
 }
 
 fn every_config() -> impl Iterator<Item = PairEncoderConfig> {

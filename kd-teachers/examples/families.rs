@@ -113,7 +113,7 @@ fn move_weights(variables: &Variables) -> candle_core::Result<()> {
 fn logits(model: &dyn Student, words: bool) -> candle_core::Result<Vec<f32>> {
     let first: Sequence = pad(&IDS.map(<[u32]>::to_vec), &Device::Cpu)?;
     let rows = if words { first.token_rows()? } else { Rows::Examples };
-    let tokens = Tokens { first, second: None, rows };
+    let tokens = Tokens { first, second: None, more: Vec::new(), rows };
     model.forward(&tokens, Mode::Eval)?.logits()?.flatten_all()?.to_vec1()
 }
 

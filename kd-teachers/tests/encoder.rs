@@ -106,6 +106,7 @@ fn padding_changes_nothing() {
                 mask: part(&padded.mask),
                 segments: padded.segments.as_ref().map(part),
                 chars: None,
+                features: Vec::new(),
             };
             let alone = values(&encoder.forward(&alone, Mode::Eval).unwrap());
             assert_close(&alone, &values(&part(&hidden)), 1e-5, &format!("{family}, sequence {row}"));

@@ -32,13 +32,13 @@ fn sequence(case: &Value) -> Sequence {
 }
 
 fn examples(case: &Value) -> Tokens {
-    Tokens { first: sequence(case), second: None, rows: Rows::Examples }
+    Tokens { first: sequence(case), second: None, more: Vec::new(), rows: Rows::Examples }
 }
 
 /// Every token as a row.
 fn words(case: &Value) -> Tokens {
     let first = sequence(case);
-    Tokens { rows: first.token_rows().unwrap(), first, second: None }
+    Tokens { rows: first.token_rows().unwrap(), first, second: None, more: Vec::new() }
 }
 
 /// `Σ_i cos(i) x_i`: no symmetry makes its gradient zero.
@@ -190,8 +190,9 @@ fn padding_changes_nothing() {
                 mask: part(&tokens.first.mask),
                 segments: tokens.first.segments.as_ref().map(part),
                 chars: None,
+                features: Vec::new(),
             };
-            let alone = logits(&Tokens { first, second: None, rows: Rows::Examples });
+            let alone = logits(&Tokens { first, second: None, more: Vec::new(), rows: Rows::Examples });
             let what = format!("{name}, sequence {row}");
             assert_close(&values(&alone), &values(&expected.get(row).unwrap()), 1e-5, &what);
         }

@@ -48,7 +48,7 @@ fn words() -> Rows {
 fn tokens(name: &str) -> Tokens {
     let rows = if name.ends_with("token") { words() } else { Rows::Examples };
     let first = sequence(name.starts_with("bert") || name.starts_with("deberta-v2"));
-    Tokens { first, second: None, rows }
+    Tokens { first, second: None, more: Vec::new(), rows }
 }
 
 fn logits(teacher: &FrozenModel, tokens: &Tokens) -> Vec<f32> {

@@ -25,7 +25,7 @@ fn logits(model: &dyn Student, tokens: &Tokens, mode: Mode) -> Vec<f32> {
 }
 
 fn examples() -> Tokens {
-    Tokens { first: sequence(), second: None, rows: Rows::Examples }
+    Tokens { first: sequence(), second: None, more: Vec::new(), rows: Rows::Examples }
 }
 
 #[test]

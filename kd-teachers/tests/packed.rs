@@ -15,7 +15,7 @@ use kd_teachers::int8::dequantize_rows;
 use reference::{FAMILIES, assert_close, encoder, folder, sequence, tokens, unpadded, values};
 
 fn examples() -> Tokens {
-    Tokens { first: sequence(), second: None, rows: Rows::Examples }
+    Tokens { first: sequence(), second: None, more: Vec::new(), rows: Rows::Examples }
 }
 
 /// `Σ ab / (‖a‖ ‖b‖)`.

@@ -31,13 +31,13 @@ fn sequence(case: &Value) -> Sequence {
 }
 
 fn examples(case: &Value) -> Tokens {
-    Tokens { first: sequence(case), second: None, rows: Rows::Examples }
+    Tokens { first: sequence(case), second: None, more: Vec::new(), rows: Rows::Examples }
 }
 
 /// Every token as a row.
 fn words(case: &Value) -> Tokens {
     let first = sequence(case);
-    Tokens { rows: first.token_rows().unwrap(), first, second: None }
+    Tokens { rows: first.token_rows().unwrap(), first, second: None, more: Vec::new() }
 }
 
 fn weigh(xs: &Tensor) -> Tensor {
@@ -233,7 +233,13 @@ fn padding_and_neighbours_change_nothing() {
             let part =
                 |tensor: &Tensor| tensor.narrow(0, row, 1).unwrap().narrow(1, 0, len).unwrap().contiguous().unwrap();
             let segments = padded.segments.as_ref().map(part);
-            let alone = Sequence { ids: part(&padded.ids), mask: part(&padded.mask), segments, chars: None };
+            let alone = Sequence {
+                ids: part(&padded.ids),
+                mask: part(&padded.mask),
+                segments,
+                chars: None,
+                features: Vec::new(),
+            };
             assert_close(&values(&run(&alone)), &values(&part(&run(&padded))), 1e-5, name);
         }
     }

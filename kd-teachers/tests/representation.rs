@@ -40,7 +40,7 @@ fn names(names: &[&str]) -> Vec<String> {
 /// Texts that every checkpoint can read, without segments.
 fn examples() -> Tokens {
     let first = pad(&[vec![2, 7, 9, 11, 3], vec![2, 12, 3], vec![4]], &Device::Cpu).unwrap();
-    Tokens { first, second: None, rows: Rows::Examples }
+    Tokens { first, second: None, more: Vec::new(), rows: Rows::Examples }
 }
 
 fn represent(body: &dyn Represent) -> Vec<f32> {

@@ -232,7 +232,7 @@ fn epochs(
     let mut stored = Trainer::new(&stored_student, &stored_variables, &objective, config())?;
     let batch = |examples: &[usize], teachers: Vec<Output>| -> Result<Batch> {
         let (tokens, examples) = (encoded.collate(examples)?, examples.to_vec());
-        Ok(Batch { tokens, labels: None, teachers, weights: None, task: 0, examples })
+        Ok(Batch { tokens, labels: None, targets: vec![], teachers, weights: None, task: 0, examples })
     };
     let ask = |examples: &[usize]| -> Result<Vec<Output>> {
         let of_teacher = |idx: usize| {

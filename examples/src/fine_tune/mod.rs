@@ -100,6 +100,7 @@ pub fn fine_tune(data: &Encoded<'_>, model: &Model, settings: &Settings, lr: f64
         Ok(Batch {
             tokens: data.train.collate(&examples)?,
             labels: Some(data.labels(&examples)?),
+            targets: vec![],
             teachers: Vec::new(),
             weights: None,
             task: 0,

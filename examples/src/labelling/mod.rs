@@ -70,13 +70,14 @@ pub fn label(
 /// # Errors
 /// If a sequence is longer, or the rows are words, whose positions would change.
 pub fn padded_to(tokens: &Tokens, len: usize) -> candle_core::Result<Tokens> {
-    let Sequence { ids, mask, segments, chars } = &tokens.first;
+    let Sequence { ids, mask, segments, chars, features } = &tokens.first;
     let found = ids.dim(1)?;
     if found > len || chars.is_some() || !matches!(tokens.rows, kd_core::batch::Rows::Examples) {
         candle_core::bail!("expected texts of at most {len} tokens, found {found}, or rows of words");
     }
     let pad = |tensor: &Tensor| tensor.pad_with_zeros(1, 0, len - found);
     let segments = segments.as_ref().map(pad).transpose()?;
-    let first = Sequence { ids: pad(ids)?, mask: pad(mask)?, segments, chars: None };
-    Ok(Tokens { first, second: None, rows: tokens.rows.clone() })
+    let features = features.iter().map(pad).collect::<candle_core::Result<_>>()?;
+    let first = Sequence { ids: pad(ids)?, mask: pad(mask)?, segments, chars: None, features };
+    Ok(Tokens { first, second: None, more: Vec::new(), rows: tokens.rows.clone() })
 }

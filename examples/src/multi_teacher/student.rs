@@ -238,8 +238,9 @@ impl Pupil<'_> {
             mask: Tensor::ones((batch, len), DType::U8, device)?,
             segments: None,
             chars: None,
+            features: Vec::new(),
         };
-        Ok(Tokens { first, second: None, rows: Rows::Examples })
+        Ok(Tokens { first, second: None, more: Vec::new(), rows: Rows::Examples })
     }
 
     /// A student with these sets of heads, new ones drawn from `seed`.

@@ -137,7 +137,7 @@ impl Lesson<'_> {
                 teachers.push(Output::from_logits(logits.get(head)?));
             }
         }
-        Ok(Batch { tokens, labels, teachers, weights: None, task, examples })
+        Ok(Batch { tokens, labels, targets: vec![], teachers, weights: None, task, examples })
     }
 }
 

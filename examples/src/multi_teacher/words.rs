@@ -198,7 +198,7 @@ impl Encode for EncodedPairs {
         let pairs = examples.iter().map(pair).collect::<candle_core::Result<Vec<_>>>()?;
         let (first, second): (Vec<Vec<u32>>, Vec<Vec<u32>>) = pairs.into_iter().unzip();
         let (first, second) = (pad(&first, &self.device)?, pad(&second, &self.device)?);
-        Ok(Tokens { first, second: Some(second), rows: Rows::Examples })
+        Ok(Tokens { first, second: Some(second), more: Vec::new(), rows: Rows::Examples })
     }
 
     fn lengths(&self) -> &[usize] {

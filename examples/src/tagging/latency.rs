@@ -107,9 +107,10 @@ fn random_pieces(batch: usize, device: &Device) -> candle_core::Result<Tokens> {
         mask: Tensor::ones((batch, PIECES), DType::U8, device)?,
         segments: None,
         chars: None,
+        features: Vec::new(),
     };
     let rows = Rows::Words { index: Tensor::new(index, device)?, per_example: vec![PIECES; batch] };
-    Ok(Tokens { first, second: None, rows })
+    Ok(Tokens { first, second: None, more: Vec::new(), rows })
 }
 
 fn speed<F: FnMut() -> candle_core::Result<()>>(

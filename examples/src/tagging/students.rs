@@ -216,6 +216,7 @@ impl Classroom<'_> {
             Ok(Batch {
                 tokens: lookup.tokens(&self.words(&examples), Kind::Words, device)?,
                 labels: Some(collate_labels(&labels, &examples, device)?),
+                targets: vec![],
                 teachers: vec![self.outputs.collate(&examples, classes.names(), device)?],
                 weights: None,
                 task: 0,

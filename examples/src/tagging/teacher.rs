@@ -153,6 +153,7 @@ fn fine_tune_and_ask(
         Ok(Batch {
             tokens: encoded.collate(&examples)?,
             labels: Some(collate_labels(&labels, &examples, device)?),
+            targets: vec![],
             teachers: Vec::new(),
             weights: None,
             task: 0,

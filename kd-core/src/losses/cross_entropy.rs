@@ -3,7 +3,9 @@
 use candle_core::{D, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
-use super::preconditions::{labels as read_labels, logits as check_logits, pair, wide};
+use super::preconditions::{
+    class_weights as check_class_weights, labels as read_labels, logits as check_logits, pair, wide,
+};
 use super::{Temperature, mean};
 use crate::ops;
 
@@ -100,15 +102,7 @@ pub enum Divisor {
 /// ```
 pub fn hard_cross_entropy(logits: &Tensor, labels: &Tensor, config: &HardCrossEntropy) -> Result<Tensor> {
     let rows = hard_cross_entropy_rows(logits, labels, config)?;
-    let (Divisor::Weights, Some(weights)) = (config.divisor, &config.class_weights) else { return mean(&rows) };
-    let total: f64 = read_labels("hard_cross_entropy", labels, logits.dims2()?)?
-        .into_iter()
-        .map(|label| weights[label as usize])
-        .sum();
-    if total == 0.0 {
-        bail!("hard_cross_entropy: the weights of all labels are 0, and their sum divides the mean");
-    }
-    rows.sum_all()?.affine(1.0 / total, 0.0)
+    divided("hard_cross_entropy", &rows, labels, logits, config)
 }
 
 /// [`hard_cross_entropy`] of each row, `(rows,)`, weighted and undivided.
@@ -116,36 +110,85 @@ pub fn hard_cross_entropy(logits: &Tensor, labels: &Tensor, config: &HardCrossEn
 /// # Errors
 /// As there, but no rows are no error.
 pub fn hard_cross_entropy_rows(logits: &Tensor, labels: &Tensor, config: &HardCrossEntropy) -> Result<Tensor> {
-    let (rows, classes) = check_logits("hard_cross_entropy", "logits", logits)?;
-    let HardCrossEntropy { label_smoothing: smoothing, class_weights, divisor: _ } = config;
-    if !(0.0..1.0).contains(smoothing) {
-        bail!("hard_cross_entropy: label smoothing {smoothing}, expected at least 0 and less than 1");
-    }
-    if let Some(weights) = class_weights {
-        if weights.len() != classes {
-            bail!("hard_cross_entropy: expected {classes} class weights, found {}", weights.len());
-        }
-        if let Some(class) = weights.iter().position(|weight| !(weight.is_finite() && *weight >= 0.0)) {
-            bail!(
-                "hard_cross_entropy: the weight of class {class} is {}, expected a finite value of at least 0",
-                weights[class]
-            );
-        }
-    }
-    if *smoothing == 0.0 && class_weights.is_none() {
+    let shape = check_logits("hard_cross_entropy", "logits", logits)?;
+    check_config("hard_cross_entropy", config, shape.1)?;
+    if config.label_smoothing == 0.0 && config.class_weights.is_none() {
         return cross_entropy_rows(logits, labels);
     }
-    read_labels("hard_cross_entropy", labels, (rows, classes))?;
-    let log_probs = ops::log_softmax(&wide(logits)?)?;
-    let labels = labels.to_device(logits.device())?;
+    read_labels("hard_cross_entropy", labels, shape)?;
+    of_log_probs(&ops::log_softmax(&wide(logits)?)?, labels, config)?.to_dtype(logits.dtype())
+}
+
+/// [`hard_cross_entropy`] of a model that says logarithms of probabilities itself: `-log_probs[label]`.
+///
+/// The values are taken as they are, `torch.nn.functional.nll_loss`; of logits this is no likelihood, and nothing tells.
+///
+/// # Shapes
+/// - `log_probs`: `(rows, classes)` float, `labels`: `(rows,)` u32
+/// - returns a scalar of the dtype of `log_probs`, in nats times weight
+///
+/// # Errors
+/// As [`hard_cross_entropy`].
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use kd_core::losses::{HardCrossEntropy, negative_log_likelihood};
+/// let log_probs = Tensor::new(&[[0.25f64, 0.75]], &Device::Cpu)?.log()?;
+/// let label = Tensor::new(&[1u32], &Device::Cpu)?;
+/// let loss = negative_log_likelihood(&log_probs, &label, &HardCrossEntropy::default())?;
+/// assert!((loss.to_scalar::<f64>()? + 0.75f64.ln()).abs() < 1e-12);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn negative_log_likelihood(log_probs: &Tensor, labels: &Tensor, config: &HardCrossEntropy) -> Result<Tensor> {
+    let rows = negative_log_likelihood_rows(log_probs, labels, config)?;
+    divided("negative_log_likelihood", &rows, labels, log_probs, config)
+}
+
+/// [`negative_log_likelihood`] of each row, `(rows,)`, weighted and undivided.
+///
+/// # Errors
+/// As there, but no rows are no error.
+pub fn negative_log_likelihood_rows(log_probs: &Tensor, labels: &Tensor, config: &HardCrossEntropy) -> Result<Tensor> {
+    let shape = check_logits("negative_log_likelihood", "log_probs", log_probs)?;
+    check_config("negative_log_likelihood", config, shape.1)?;
+    read_labels("negative_log_likelihood", labels, shape)?;
+    of_log_probs(&wide(log_probs)?, labels, config)?.to_dtype(log_probs.dtype())
+}
+
+fn check_config(loss: &str, config: &HardCrossEntropy, classes: usize) -> Result<()> {
+    let HardCrossEntropy { label_smoothing: smoothing, class_weights, divisor: _ } = config;
+    if !(0.0..1.0).contains(smoothing) {
+        bail!("{loss}: label smoothing {smoothing}, expected at least 0 and less than 1");
+    }
+    class_weights.as_ref().map_or(Ok(()), |weights| check_class_weights(loss, weights, classes))
+}
+
+/// Each row's weighted value of labels that are smoothed, from logarithms of probabilities that are not in half precision.
+fn of_log_probs(log_probs: &Tensor, labels: &Tensor, config: &HardCrossEntropy) -> Result<Tensor> {
+    let (_, classes) = log_probs.dims2()?;
+    let labels = labels.to_device(log_probs.device())?;
     let mut terms = log_probs.neg()?;
-    if let Some(weights) = class_weights {
-        let weights = Tensor::new(weights.as_slice(), logits.device())?.to_dtype(terms.dtype())?;
+    if let Some(weights) = &config.class_weights {
+        let weights = Tensor::new(weights.as_slice(), log_probs.device())?.to_dtype(terms.dtype())?;
         terms = terms.broadcast_mul(&weights)?;
     }
     let hard = terms.gather(&labels.unsqueeze(1)?, 1)?.squeeze(1)?;
+    if config.label_smoothing == 0.0 {
+        return Ok(hard);
+    }
     let even = terms.sum(D::Minus1)?;
-    ((hard * (1.0 - smoothing))? + (even * (smoothing / classes as f64))?)?.to_dtype(logits.dtype())
+    (hard * (1.0 - config.label_smoothing))? + (even * (config.label_smoothing / classes as f64))?
+}
+
+/// The mean of `rows` by the config's divisor; `logits` `(rows, classes)`.
+fn divided(loss: &str, rows: &Tensor, labels: &Tensor, logits: &Tensor, config: &HardCrossEntropy) -> Result<Tensor> {
+    let (Divisor::Weights, Some(weights)) = (config.divisor, &config.class_weights) else { return mean(rows) };
+    let labels = read_labels(loss, labels, logits.dims2()?)?;
+    let total: f64 = labels.into_iter().map(|label| weights[label as usize]).sum();
+    if total == 0.0 {
+        bail!("{loss}: the weights of all labels are 0, and their sum divides the mean");
+    }
+    rows.sum_all()?.affine(1.0 / total, 0.0)
 }
 
 /// Cross-entropy against a distribution, mean over rows.

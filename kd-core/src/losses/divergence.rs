@@ -230,3 +230,39 @@ pub fn kl_from_log_probs_rows(student_log_probs: &Tensor, teacher_log_probs: &Te
     let rows = (teacher.exp()? * (&teacher - wide(student_log_probs)?)?)?.sum(D::Minus1)?;
     rows.to_dtype(student_log_probs.dtype())
 }
+
+/// `KL(target ‖ student)` of a model that says logarithms of probabilities and targets that are probabilities, mean over rows.
+///
+/// `Σ_c t_c (ln t_c - s_c)` with 0 where `t` is 0; PyTorch's `KLDivLoss` is `1 / classes` of it with `reduction="mean"`, and it
+/// with `"batchmean"`. Where a teacher's logits are at hand, [`kl_divergence`] is more exact.
+///
+/// # Shapes
+/// - `student_log_probs`, `target_probs`: `(rows, classes)` float; the targets at least 0, detached
+///
+/// # Errors
+/// If shapes or dtypes differ or there are no rows.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let student = Tensor::new(&[[0.5f64, 0.5]], &Device::Cpu)?.log()?;
+/// let targets = Tensor::new(&[[1f64, 0.]], &Device::Cpu)?;
+/// let loss = kd_core::losses::kl_from_probs(&student, &targets)?.to_scalar::<f64>()?;
+/// assert!((loss - 2f64.ln()).abs() < 1e-12);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn kl_from_probs(student_log_probs: &Tensor, target_probs: &Tensor) -> Result<Tensor> {
+    mean(&kl_from_probs_rows(student_log_probs, target_probs)?)
+}
+
+/// [`kl_from_probs`] of each row, `(rows,)`.
+///
+/// # Errors
+/// As there, but no rows are no error.
+pub fn kl_from_probs_rows(student_log_probs: &Tensor, target_probs: &Tensor) -> Result<Tensor> {
+    pair("kl_from_probs", student_log_probs, target_probs)?;
+    let targets = wide(&target_probs.detach())?;
+    let some = targets.gt(0f64)?;
+    let logs = some.where_cond(&targets, &targets.ones_like()?)?.log()?;
+    let rows = (targets * (logs - wide(student_log_probs)?)?)?.sum(D::Minus1)?;
+    rows.to_dtype(student_log_probs.dtype())
+}

@@ -25,6 +25,24 @@
 //! | [`standardise`], before any of them     |                               | Sun et al. 2024                     |
 //! | [`path_cross_entropy`]                  | a CRF's best paths            | Wang et al. 2020                    |
 //!
+//! Against targets that are no classes, and with margins instead of probabilities:
+//!
+//! | function                                | target                        | source                              |
+//! |-----------------------------------------|-------------------------------|-------------------------------------|
+//! | [`logit_mse`], as above                 | numbers                       |                                     |
+//! | [`absolute_error`], [`smooth_absolute_error`] | numbers                 | Girshick 2015, Eq. 3                |
+//! | [`poisson`]                             | counts                        |                                     |
+//! | [`negative_log_likelihood`]             | class index; of log-probabilities |                                 |
+//! | [`kl_from_probs`]                       | distribution; of log-probabilities |                                |
+//! | [`binary_cross_entropy_of_probs`]       | each label; of probabilities  |                                     |
+//! | [`weighted_binary_cross_entropy`]       | each label, with factors      |                                     |
+//! | [`focal`]                               | class index                   | Lin et al. 2017, Eq. 5              |
+//! | [`multi_class_margin`]                  | class index                   | Crammer and Singer 2001             |
+//! | [`multi_label_margin`]                  | a set of classes              |                                     |
+//! | [`soft_margin`], [`hinge_embedding`]    | signs                         |                                     |
+//! | [`margin_ranking`], [`cosine_embedding`] | signs of pairs of outputs    |                                     |
+//! | [`triplet_margin`]                      | none: three outputs           | Balntas et al. 2016                 |
+//!
 //! Between representations of student and teacher:
 //!
 //! | function                   | compares                           | row     | source                     |
@@ -78,6 +96,7 @@
 //!
 //! `conformance/` in this crate has cases of every loss as JSON, with PyTorch's values and gradients.
 
+mod absolute;
 mod attention;
 mod binary;
 mod contrastive;
@@ -87,12 +106,16 @@ mod cross_entropy;
 mod decoupled;
 mod divergence;
 mod flow;
+mod focal;
 mod geometry;
 mod hidden;
 mod layer_by_layer;
 mod layer_map;
+mod margin;
 mod neuron_selectivity;
+mod poisson;
 mod preconditions;
+mod ranking;
 mod relations;
 mod sequences;
 mod squared;
@@ -103,24 +126,29 @@ mod unit;
 mod vectors;
 mod weighted;
 
+pub use absolute::{absolute_error, absolute_error_rows, smooth_absolute_error, smooth_absolute_error_rows};
 pub use attention::{attention_kl, attention_kl_rows, attention_mse, attention_mse_rows};
 pub use binary::{
-    binary_cross_entropy, binary_cross_entropy_from_logits, binary_cross_entropy_from_logits_rows,
-    binary_cross_entropy_rows,
+    BinaryWeights, binary_cross_entropy, binary_cross_entropy_from_logits, binary_cross_entropy_from_logits_rows,
+    binary_cross_entropy_of_probs, binary_cross_entropy_of_probs_rows, binary_cross_entropy_rows,
+    weighted_binary_cross_entropy, weighted_binary_cross_entropy_rows,
 };
 pub use contrastive::{Contrastive, ContrastiveConfig, MemoryBank, noise_contrast, noise_contrast_rows};
 pub use correlation::{Correlation, column_correlation, correlation, row_correlation, row_correlation_rows};
 pub use cosine::{cosine_distance, cosine_distance_rows};
 pub use cross_entropy::{
     Divisor, HardCrossEntropy, cross_entropy, cross_entropy_rows, hard_cross_entropy, hard_cross_entropy_rows,
-    soft_cross_entropy, soft_cross_entropy_from_logits, soft_cross_entropy_from_logits_rows, soft_cross_entropy_rows,
+    negative_log_likelihood, negative_log_likelihood_rows, soft_cross_entropy, soft_cross_entropy_from_logits,
+    soft_cross_entropy_from_logits_rows, soft_cross_entropy_rows,
 };
 pub use decoupled::{Decoupled, decoupled_divergence, decoupled_divergence_rows};
 pub use divergence::{
     distillation, jensen_shannon_divergence, jensen_shannon_divergence_rows, kl_divergence, kl_divergence_rows,
-    kl_from_log_probs, kl_from_log_probs_rows, reverse_kl_divergence, reverse_kl_divergence_rows,
+    kl_from_log_probs, kl_from_log_probs_rows, kl_from_probs, kl_from_probs_rows, reverse_kl_divergence,
+    reverse_kl_divergence_rows,
 };
 pub use flow::{flow_mse, flow_mse_rows};
+pub use focal::{Focal, focal, focal_rows};
 pub use geometry::{relational_angle, relational_distance, similarity_preserving};
 pub use hidden::{
     Projection, first_token_distance, first_token_distance_rows, hidden_cosine, hidden_cosine_rows, hidden_mse,
@@ -128,7 +156,16 @@ pub use hidden::{
 };
 pub use layer_by_layer::{LayerByLayer, LayerLosses};
 pub use layer_map::LayerMap;
+pub use margin::{
+    MultiClassMargin, hinge_embedding, hinge_embedding_rows, multi_class_margin, multi_class_margin_rows,
+    multi_label_margin, multi_label_margin_rows, soft_margin, soft_margin_rows,
+};
 pub use neuron_selectivity::{SelectivityKernel, neuron_selectivity, neuron_selectivity_rows};
+pub use poisson::{Poisson, poisson, poisson_rows};
+pub use ranking::{
+    TripletMargin, cosine_embedding, cosine_embedding_rows, margin_ranking, margin_ranking_rows, triplet_margin,
+    triplet_margin_rows,
+};
 pub use relations::{relation_kl, relation_kl_rows, self_relations_kl, self_relations_kl_rows};
 pub use sequences::{PathWeights, path_cross_entropy, path_cross_entropy_sequences};
 pub use squared::{

@@ -49,12 +49,60 @@ pub(super) fn labels(loss: &str, labels: &Tensor, (rows, classes): (usize, usize
     }
 }
 
+/// Checks one finite weight of at least 0 per class.
+pub(super) fn class_weights(loss: &str, weights: &[f64], classes: usize) -> Result<()> {
+    if weights.len() != classes {
+        bail!("{loss}: expected {classes} class weights, found {}", weights.len());
+    }
+    match weights.iter().position(|weight| !(weight.is_finite() && *weight >= 0.0)) {
+        Some(class) => {
+            bail!("{loss}: the weight of class {class} is {}, expected a finite value of at least 0", weights[class])
+        }
+        None => Ok(()),
+    }
+}
+
+/// Checks `signs` `(rows,)` of the dtype of `like`, and detaches them. That each is 1 or -1 is not looked at: it would be a
+/// copy from the device.
+pub(super) fn signs(loss: &str, signs: &Tensor, like: &Tensor) -> Result<Tensor> {
+    if signs.dims() != [like.dim(0)?] || signs.dtype() != like.dtype() {
+        bail!(
+            "{loss}: expected signs {:?} of {:?}, found {:?} of {:?}",
+            [like.dim(0)?],
+            like.dtype(),
+            signs.dims(),
+            signs.dtype()
+        );
+    }
+    wide(&signs.detach())
+}
+
+/// Checks a number of a loss's config.
+pub(super) fn number(loss: &str, name: &str, value: f64, expected: &str, holds: bool) -> Result<()> {
+    if !(value.is_finite() && holds) {
+        bail!("{loss}: {name} {value}, expected {expected}");
+    }
+    Ok(())
+}
+
 /// Checks a weight of a part of a loss.
 pub(super) fn weight(loss: &str, name: &str, weight: f64) -> Result<()> {
     if !(weight.is_finite() && weight >= 0.0) {
         bail!("{loss}: {name} {weight}, expected a finite value of at least 0");
     }
     Ok(())
+}
+
+/// `max(x, 0)`, with slope 0 at 0, where Candle's has 1.
+pub(super) fn positive(x: &Tensor) -> Result<Tensor> {
+    x.gt(0f64)?.where_cond(x, &x.zeros_like()?)
+}
+
+/// `ln(1 + e^x)`; no `x` is too large.
+pub(super) fn softplus(x: &Tensor) -> Result<Tensor> {
+    // A constant: the logarithm of the sum does not depend on it, and so has the right gradient at 0 too.
+    let larger = x.detach().maximum(0f64)?;
+    &larger + ((x - &larger)?.exp()? + larger.neg()?.exp()?)?.log()?
 }
 
 /// Half precision as f32, the rest as it is; differentiable.

@@ -1,5 +1,7 @@
 //! What the losses refuse, and what they do where nothing is defined. Their values are in `tests/conformance`.
 
+mod targets;
+
 use candle_core::{DType, Device, Result, Tensor, Var};
 
 use super::*;

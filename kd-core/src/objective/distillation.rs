@@ -124,10 +124,22 @@ mod tests {
         assert_eq!(serde_json::to_string(&objective).unwrap(), text);
 
         let logits = |values: [f64; 2]| Output::from_logits(Tensor::new(&[values], &Device::Cpu).unwrap());
-        let tokens = Tokens { first: pad(&[vec![1]], &Device::Cpu).unwrap(), second: None, rows: Rows::Examples };
+        let tokens = Tokens {
+            first: pad(&[vec![1]], &Device::Cpu).unwrap(),
+            second: None,
+            more: Vec::new(),
+            rows: Rows::Examples,
+        };
         let labels = Some(Tensor::new(&[1u32], &Device::Cpu).unwrap());
-        let mut batch =
-            Batch { tokens, labels, teachers: vec![logits([0.0, 0.0])], weights: None, task: 0, examples: vec![0] };
+        let mut batch = Batch {
+            tokens,
+            labels,
+            targets: vec![],
+            teachers: vec![logits([0.0, 0.0])],
+            weights: None,
+            task: 0,
+            examples: vec![0],
+        };
         // Student (1/4, 3/4), teacher (1/2, 1/2) at T = 1: hard = ln 4/3, soft = ½ ln(½ / ¼) + ½ ln(½ / ¾) = ½ ln 4/3.
         let student = logits([0.0, 3f64.ln()]);
         objective.temperature = 1.0.into();

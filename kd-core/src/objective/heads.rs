@@ -64,11 +64,11 @@ impl SoftLoss {
 /// ```
 /// use candle_core::{Device, Tensor};
 /// # use kd_core::{batch::*, model::Output, objective::*};
-/// # let tokens = Tokens { first: pad(&[vec![1]], &Device::Cpu)?, second: None, rows: Rows::Examples };
+/// # let tokens = Tokens { first: pad(&[vec![1]], &Device::Cpu)?, second: None, more: Vec::new(), rows: Rows::Examples };
 /// # let labels = Some(Tensor::new(&[1u32], &Device::Cpu)?);
 /// let logits = |values: [f64; 2]| Tensor::new(&[values], &Device::Cpu);
 /// let teachers = vec![Output::from_logits(logits([2., 2.])?), Output::from_logits(logits([1., 1.])?)];
-/// let batch = Batch { tokens, labels, teachers, weights: None, task: 0, examples: vec![0] };
+/// let batch = Batch { tokens, labels, targets: vec![], teachers, weights: None, task: 0, examples: vec![0] };
 /// let heads = vec![logits([0., 0.])?, logits([0., 1.])?, logits([1., 3.])?]; // gold, teacher 0, teacher 1
 /// let (total, parts) = PerHead::default().loss(&Output { heads, ..Output::default() }, &batch, 0)?.values()?;
 /// assert_eq!(parts["soft"], 2.25); // ((4 + 1) / 2 + (0 + 4) / 2) / 2

@@ -158,8 +158,13 @@ mod tests {
     use crate::batch::{Rows, Tokens, pad};
 
     fn batch() -> Batch {
-        let tokens = Tokens { first: pad(&[vec![1]], &Device::Cpu).unwrap(), second: None, rows: Rows::Examples };
-        Batch { tokens, labels: None, teachers: vec![], weights: None, task: 0, examples: vec![7] }
+        let tokens = Tokens {
+            first: pad(&[vec![1]], &Device::Cpu).unwrap(),
+            second: None,
+            more: Vec::new(),
+            rows: Rows::Examples,
+        };
+        Batch { tokens, labels: None, targets: vec![], teachers: vec![], weights: None, task: 0, examples: vec![7] }
     }
 
     fn output() -> Output {

@@ -18,11 +18,11 @@ use crate::schedule::ValueSchedule;
 /// ```
 /// # use candle_core::{Device, Tensor};
 /// # use kd_core::{batch::*, model::Output, objective::*};
-/// # let tokens = Tokens { first: pad(&[vec![1]], &Device::Cpu)?, second: None, rows: Rows::Examples };
+/// # let tokens = Tokens { first: pad(&[vec![1]], &Device::Cpu)?, second: None, more: Vec::new(), rows: Rows::Examples };
 /// let output = |logits: [f64; 2]| Output::from_logits(Tensor::new(&[logits], &Device::Cpu).unwrap());
 /// let teachers = vec![output([0., 0.]), output([0., 3f64.ln()])];
 /// let weights = Some(Tensor::new(&[[1f64, 0.]], &Device::Cpu)?); // the one that agrees with the student
-/// let batch = Batch { tokens, labels: Some(Tensor::new(&[1u32], &Device::Cpu)?), teachers, weights, task: 0, examples: vec![0] };
+/// let batch = Batch { tokens, labels: Some(Tensor::new(&[1u32], &Device::Cpu)?), targets: vec![], teachers, weights, task: 0, examples: vec![0] };
 /// let (total, parts) = WeightedTeachers::new(0.5, 0.5, 2.0).loss(&output([0., 0.]), &batch, 0)?.values()?;
 /// assert!(parts["soft"].abs() < 1e-12 && (total - 0.5 * 2f64.ln()).abs() < 1e-12);
 /// # Ok::<(), candle_core::Error>(())
@@ -112,12 +112,18 @@ mod tests {
     }
 
     fn batch(weights: Option<[f64; 2]>) -> Batch {
-        let tokens = Tokens { first: pad(&[vec![1]], &Device::Cpu).unwrap(), second: None, rows: Rows::Examples };
+        let tokens = Tokens {
+            first: pad(&[vec![1]], &Device::Cpu).unwrap(),
+            second: None,
+            more: Vec::new(),
+            rows: Rows::Examples,
+        };
         let weights = weights.map(|weights| Tensor::new(&[weights], &Device::Cpu).unwrap());
         let teachers = vec![logits([0., 0.]), logits([0., 3f64.ln()])];
         Batch {
             tokens,
             labels: Some(Tensor::new(&[1u32], &Device::Cpu).unwrap()),
+            targets: vec![],
             teachers,
             weights,
             task: 0,

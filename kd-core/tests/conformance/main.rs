@@ -5,6 +5,7 @@ mod logits;
 mod reader;
 mod representations;
 mod sequences;
+mod targets;
 
 use std::collections::BTreeSet;
 
@@ -14,7 +15,7 @@ use kd_core::testing::{assert_close, check_gradients, device};
 use self::reader::{Case, File, Given, Loss, files};
 
 fn losses() -> impl Iterator<Item = &'static Loss> {
-    logits::LOSSES.iter().chain(sequences::LOSSES).chain(representations::LOSSES)
+    logits::LOSSES.iter().chain(sequences::LOSSES).chain(representations::LOSSES).chain(targets::LOSSES)
 }
 
 /// Runs `check` for every case of every loss; a failure names both.

@@ -145,7 +145,8 @@ fn layer_by_layer(x: &Given<'_>) -> Result<Tensor> {
         Ok::<_, candle_core::Error>(Output { hidden, attention, ..Output::from_logits(of("logits")?.clone()) })
     };
     let mask = x.tensor("mask")?;
-    let sequence = Sequence { ids: mask.clone(), mask: mask.clone(), segments: None, chars: None };
+    let sequence =
+        Sequence { ids: mask.clone(), mask: mask.clone(), segments: None, chars: None, features: Vec::new() };
     let (embeddings, of_layers) = pair(x, ["embeddings_weight", "hidden_weight"])?;
     let weights = [("embeddings.weight", embeddings), ("hidden.weight", of_layers)];
     let weights: HashMap<String, Tensor> = weights.map(|(name, x)| (name.to_string(), x.clone())).into();

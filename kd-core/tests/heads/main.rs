@@ -65,9 +65,11 @@ fn batch(task: usize, classes: usize, teachers: usize, dtype: DType) -> Batch {
         tokens: Tokens {
             first: pad(&[vec![1, 2], vec![3], vec![4, 5, 6], vec![7]], device()).unwrap(),
             second: None,
+            more: Vec::new(),
             rows: Rows::Examples,
         },
         labels: Some(Tensor::new(labels, device()).unwrap()),
+        targets: vec![],
         teachers: (0..teachers).map(teacher).collect(),
         weights: None,
         task,

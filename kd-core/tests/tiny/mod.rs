@@ -43,8 +43,9 @@ pub fn rows(numbers: &[usize]) -> Batch {
     let ids: Vec<Vec<u32>> = numbers.iter().map(|n| vec![(n % 7) as u32, (n * 3 % 7) as u32]).collect();
     let labels: Vec<u32> = numbers.iter().map(|n| (n * n % 3) as u32).collect();
     Batch {
-        tokens: Tokens { first: pad(&ids, device()).unwrap(), second: None, rows: Rows::Examples },
+        tokens: Tokens { first: pad(&ids, device()).unwrap(), second: None, more: Vec::new(), rows: Rows::Examples },
         labels: Some(Tensor::new(labels, device()).unwrap()),
+        targets: vec![],
         teachers: vec![],
         weights: None,
         task: 0,

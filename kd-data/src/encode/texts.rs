@@ -70,7 +70,7 @@ impl Encode for EncodedTexts {
         if self.segments {
             first.segments = Some(pad_segments(texts.iter().map(|text| text.segments.as_slice()), &first.ids)?);
         }
-        Ok(Tokens { first, second: None, rows: Rows::Examples })
+        Ok(Tokens { first, second: None, more: Vec::new(), rows: Rows::Examples })
     }
 
     fn lengths(&self) -> &[usize] {

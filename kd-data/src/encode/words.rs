@@ -112,7 +112,7 @@ impl Encode for EncodedWords {
         if windows.iter().any(|window| window.segments.iter().any(|&segment| segment != 0)) {
             first.segments = Some(pad_segments(windows.iter().map(|window| window.segments.as_slice()), &first.ids)?);
         }
-        Ok(Tokens { first, second: None, rows })
+        Ok(Tokens { first, second: None, more: Vec::new(), rows })
     }
 
     fn lengths(&self) -> &[usize] {

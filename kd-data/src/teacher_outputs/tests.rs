@@ -239,8 +239,12 @@ fn top_k_keeps_the_best_and_spreads_the_rest() {
 
 /// Two texts of three and one token, two layers of width 2, one layer of two heads.
 fn deep() -> (Tokens, Output) {
-    let tokens =
-        Tokens { first: pad(&[vec![5, 6, 7], vec![8]], &Device::Cpu).unwrap(), second: None, rows: Rows::Examples };
+    let tokens = Tokens {
+        first: pad(&[vec![5, 6, 7], vec![8]], &Device::Cpu).unwrap(),
+        second: None,
+        more: Vec::new(),
+        rows: Rows::Examples,
+    };
     let ramp = |shape: &[usize], scale: f64| {
         let n = shape.iter().product::<usize>() as f32;
         let ramp = Tensor::arange(1f32, n + 1.0, &Device::Cpu).unwrap();

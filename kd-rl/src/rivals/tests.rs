@@ -17,9 +17,22 @@ fn labels(rows: usize) -> Tensor {
 
 fn batch(teachers: &[Tensor]) -> Batch {
     let rows = teachers.first().map_or(2, |logits| logits.dim(0).unwrap());
-    let tokens = Tokens { first: pad(&vec![vec![1]; rows], &Device::Cpu).unwrap(), second: None, rows: Rows::Examples };
+    let tokens = Tokens {
+        first: pad(&vec![vec![1]; rows], &Device::Cpu).unwrap(),
+        second: None,
+        more: Vec::new(),
+        rows: Rows::Examples,
+    };
     let teachers = teachers.iter().cloned().map(Output::from_logits).collect();
-    Batch { tokens, labels: Some(labels(rows)), teachers, weights: None, task: 0, examples: (0..rows).collect() }
+    Batch {
+        tokens,
+        labels: Some(labels(rows)),
+        targets: vec![],
+        teachers,
+        weights: None,
+        task: 0,
+        examples: (0..rows).collect(),
+    }
 }
 
 fn close(found: &[f64], expected: &[f64]) {

@@ -84,8 +84,9 @@ pub fn batch(seed: u64, teachers: usize, says: Says, noise: f64, number: usize) 
     let ids: Vec<Vec<u32>> = kinds.iter().map(|&kind| vec![kind as u32]).collect();
     let labels: Vec<u32> = kinds.iter().map(|&kind| label(kind) as u32).collect();
     Ok(Batch {
-        tokens: Tokens { first: pad(&ids, &Device::Cpu)?, second: None, rows: Rows::Examples },
+        tokens: Tokens { first: pad(&ids, &Device::Cpu)?, second: None, more: Vec::new(), rows: Rows::Examples },
         labels: Some(Tensor::new(labels, &Device::Cpu)?),
+        targets: vec![],
         teachers: (0..teachers).map(teacher).collect::<Result<_>>()?,
         weights: None,
         task: 0,
@@ -106,7 +107,8 @@ pub fn embed(batch: &Batch) -> Result<Tensor> {
 /// Mean cross-entropy of a student over all kinds, in nats, and its share of right answers.
 pub fn score(student: &Table) -> (f64, f64) {
     let ids: Vec<Vec<u32>> = (0..KINDS as u32).map(|kind| vec![kind]).collect();
-    let tokens = Tokens { first: pad(&ids, &Device::Cpu).unwrap(), second: None, rows: Rows::Examples };
+    let tokens =
+        Tokens { first: pad(&ids, &Device::Cpu).unwrap(), second: None, more: Vec::new(), rows: Rows::Examples };
     let logits = student.forward(&tokens, Mode::Eval).unwrap().heads.remove(0);
     let labels = Tensor::from_iter((0..KINDS).map(|kind| label(kind) as u32), &Device::Cpu).unwrap();
     let loss = kd_core::losses::cross_entropy(&logits, &labels).unwrap().to_scalar::<f32>().unwrap();

@@ -32,7 +32,7 @@
 //! };
 //! let teacher = FrozenModel::new(["short", "long"].map(String::from).to_vec(), longer_than_two);
 //! let first = pad(&[vec![5, 6, 7], vec![5]], &Device::Cpu)?;
-//! let output = teacher.teach(&Tokens { first, second: None, rows: Rows::Examples })?;
+//! let output = teacher.teach(&Tokens { first, second: None, more: Vec::new(), rows: Rows::Examples })?;
 //! assert_eq!(output.logits()?.to_vec2::<f32>()?, [[0.0, 0.5], [0.0, -1.5]]);
 //! # Ok::<(), candle_core::Error>(())
 //! ```

@@ -47,7 +47,12 @@ pub(crate) fn sequence() -> Sequence {
 /// The reference's input with six words as rows.
 pub(crate) fn tokens() -> Tokens {
     let index = Tensor::new(whole(&reference()["words"]), &Device::Cpu).unwrap();
-    Tokens { first: sequence(), second: None, rows: Rows::Words { index, per_example: vec![3, 2, 1] } }
+    Tokens {
+        first: sequence(),
+        second: None,
+        more: Vec::new(),
+        rows: Rows::Words { index, per_example: vec![3, 2, 1] },
+    }
 }
 
 /// The values of the positions that are not padding.

@@ -68,6 +68,7 @@ fn sequence(config: &EncoderConfig, batch: usize, len: usize, device: &Device) -
         mask: Tensor::ones((batch, len), DType::U8, device)?,
         segments: None,
         chars: None,
+        features: Vec::new(),
     })
 }
 
@@ -131,7 +132,7 @@ fn training(name: &str, config: &EncoderConfig, batch: usize, len: usize) -> Row
         let model = model.map_err(candle_core::Error::wrap)?;
         let index = Tensor::arange(0, (batch * len) as u32, device)?;
         let rows = Rows::Words { index, per_example: vec![len; batch] };
-        let tokens = Tokens { first: sequence(&config, batch, len, device)?, second: None, rows };
+        let tokens = Tokens { first: sequence(&config, batch, len, device)?, second: None, more: Vec::new(), rows };
         let labels = ids(2, batch * len, CLASSES as u64)?.to_device(device)?;
         let more = named([("ids", &tokens.first.ids), ("labels", &labels)]);
         training_work(model, variables, tokens, labels, more, &checked, optimizer)

@@ -57,9 +57,10 @@ fn tokens(batch: usize, device: &Device) -> Result<Tokens> {
         mask: Tensor::ones((batch, WORDS), DType::U8, device)?,
         segments: None,
         chars: Some(Tensor::from_vec(chars, (batch, WORDS, LONGEST_WORD), device)?),
+        features: Vec::new(),
     };
     let index = Tensor::arange(0, count as u32, device)?;
-    Ok(Tokens { first, second: None, rows: Rows::Words { index, per_example: vec![WORDS; batch] } })
+    Ok(Tokens { first, second: None, more: Vec::new(), rows: Rows::Words { index, per_example: vec![WORDS; batch] } })
 }
 
 /// The words and characters of a batch, as PyTorch reads them.

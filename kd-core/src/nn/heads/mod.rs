@@ -31,7 +31,7 @@
 //! let variables = Variables::new(7, DType::F32, &Device::Cpu);
 //! let set = HeadsOf { name: "qnli".to_string(), classes: 2, teachers: 3, gold: true };
 //! let student = HeadPerTeacher::new(FirstId, vec![set], true, 0.1, variables.builder())?;
-//! let tokens = Tokens { first: pad(&[vec![5], vec![6]], &Device::Cpu)?, second: None, rows: Rows::Examples };
+//! let tokens = Tokens { first: pad(&[vec![5], vec![6]], &Device::Cpu)?, second: None, more: Vec::new(), rows: Rows::Examples };
 //! let output = student.forward(&tokens, Mode::Eval)?;
 //! assert_eq!((output.heads.len(), output.heads[0].dims()), (4, &[2, 2][..])); // gold first, two examples, two classes
 //! assert_eq!(student.probabilities(&output)?.dims(), [2, 2]);

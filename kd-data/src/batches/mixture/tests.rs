@@ -83,8 +83,9 @@ fn batches_of_each_set_are_its_own_and_carry_its_place() {
     let collate = |first: u32| {
         move |examples: Vec<usize>| {
             let ids: Vec<_> = examples.iter().map(|&example| vec![first + example as u32]).collect();
-            let tokens = Tokens { first: pad(&ids, &Device::Cpu)?, second: None, rows: Rows::Examples };
-            Ok(Batch { tokens, labels: None, teachers: vec![], weights: None, task: 0, examples })
+            let tokens =
+                Tokens { first: pad(&ids, &Device::Cpu)?, second: None, more: Vec::new(), rows: Rows::Examples };
+            Ok(Batch { tokens, labels: None, targets: vec![], teachers: vec![], weights: None, task: 0, examples })
         }
     };
     let plans = [(30, 4), (11, 2)].map(|(n, size)| BatchPlan::new(vec![1; n], size, 3, 1).unwrap());

@@ -1,0 +1,14 @@
+//! Networks from a JSON file, in the format of NeuronBlocks (Gong et al. 2019, "NeuronBlocks: Building your NLP DNN models
+//! like playing Lego"): the program `neuronblocks` behind its command line.
+//!
+//! ```text
+//! FILE.json --read strictly--> Configuration --plan--> shapes, before any tensor --data--> vocabularies --build--> Network
+//!                                                                                   `--encode--> batches --Trainer--'
+//! ```
+
+pub mod auc;
+pub mod configuration;
+pub mod convert;
+pub mod draw;
+pub mod encoder_block;
+pub mod flags;
