@@ -98,8 +98,12 @@ impl Variables {
 
     /// Every variable that can be trained with its name, in name order: all but [statistics](is_statistic).
     pub fn named(&self) -> Vec<(String, Var)> {
-        let named = self.lock();
-        named.iter().filter(|(name, _)| !is_statistic(name)).map(|(name, var)| (name.clone(), var.clone())).collect()
+        self.all().into_iter().filter(|(name, _)| !is_statistic(name)).collect()
+    }
+
+    /// Every variable with its name, [statistics](is_statistic) too, in name order.
+    pub fn all(&self) -> Vec<(String, Var)> {
+        self.lock().iter().map(|(name, var)| (name.clone(), var.clone())).collect()
     }
 
     /// The values of all variables, [statistics](is_statistic) too, for a checkpoint or a saved student.

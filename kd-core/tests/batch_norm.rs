@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kd_core::batch::{Batch, Rows, Tokens, pad};
-use kd_core::model::{Mode, Output, Student};
-use kd_core::nn::{BatchNorm, Linear};
+use kd_core::model::{Mode, Output, Represent, Student};
+use kd_core::nn::{BatchNorm, HeadPerTeacher, HeadsOf, Linear};
 use kd_core::objective::Loss;
 use kd_core::optim::AdamWConfig;
 use kd_core::testing::{assert_all_variables_learn, assert_close, check_gradients, device, random};
@@ -135,6 +135,33 @@ impl Student for Small {
         let xs = self.first.forward(&tokens.first.ids.to_dtype(DType::F32)?)?;
         Ok(Output::from_logits(self.last.forward(&self.norm.forward(&xs, None, mode)?)?))
     }
+}
+
+impl Represent for Small {
+    fn width(&self) -> usize {
+        1
+    }
+
+    fn represent(&self, tokens: &Tokens, mode: Mode) -> Result<Tensor> {
+        self.forward(tokens, mode)?.logits().cloned()
+    }
+}
+
+#[test]
+fn the_next_stage_of_training_starts_with_the_statistics_of_the_last() {
+    let stage = |seed| {
+        let variables = Variables::new(seed, DType::F32, device());
+        let set = HeadsOf { name: "task".to_string(), classes: 2, teachers: 1, gold: true };
+        let student = HeadPerTeacher::new(Small::new(&variables), vec![set], true, 0.0, variables.builder()).unwrap();
+        (student, variables)
+    };
+    let ((first, of_first), (second, of_second)) = (stage(1), stage(2));
+    first.forward(&batch(0).unwrap().tokens, TRAIN).unwrap();
+    let transfer = second.start_from(&of_second, &of_first.tensors(), &[]).unwrap();
+    assert!(transfer.body.contains(&"norm.running_mean".to_string()), "{transfer}");
+    let values = |variables: &Variables| variables.tensors()["norm.running_mean"].to_vec1::<f32>().unwrap();
+    assert_eq!(values(&of_second), values(&of_first));
+    assert_ne!(values(&of_first), [0.0; 4]);
 }
 
 fn squared(output: &Output, _: &Batch, _: usize) -> Result<Loss> {

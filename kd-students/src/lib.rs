@@ -5,6 +5,8 @@
 //!                                                                      '-- max, mean over words --> linear   Classifier
 //! ```
 //!
+//! [`plan::Plan`] wires a student of [`blocks`] that a JSON file names, in the format of Gong et al. 2019.
+//!
 //! [`pair::PairEncoder`] represents pairs of texts, for the heads of [`kd_core::nn::HeadPerTeacher`]. The other two
 //! implement [`kd_core::model::Student`], so one trainer serves them all. A trained one is saved as a folder with
 //! [`bundle::save`] and read back with [`bundle::Bundle::load`], which turns words into tags or classes by itself.

@@ -67,7 +67,7 @@ impl<B> HeadPerTeacher<B> {
         keep: &[(&str, &str)],
     ) -> Result<Transfer> {
         let is_head = |name: &str| name.strip_prefix(PREFIX).is_some_and(|rest| rest.starts_with('.'));
-        let named: BTreeMap<String, Var> = variables.named().into_iter().collect();
+        let named: BTreeMap<String, Var> = variables.all().into_iter().collect();
         let there: BTreeSet<&str> =
             tensors.keys().filter(|name| is_head(name)).filter_map(|name| head_of(name)).collect();
         let mut wrong = Vec::new();

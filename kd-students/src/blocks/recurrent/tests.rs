@@ -32,6 +32,28 @@ fn shapes_padding_and_variables() {
     check_block(config("BiLSTM", json!({"hidden_dim": 2})).as_ref(), &[Given::text(Dim::Fixed(5), 3, &[5, 2])]);
 }
 
+#[test]
+fn shapes_of_random_sizes() {
+    for seed in 0..6u64 {
+        let size = |what: u64, most: u64| 1 + (kd_core::variables::mix(seed, what) % most) as usize;
+        // One text at least has two tokens: with one there is no state before it that a matrix could learn from.
+        let mut lengths: Vec<usize> = (0..size(0, 3)).map(|text| size(10 + text as u64, 5)).collect();
+        lengths[0] += 1;
+        let text = [Given::text(Dim::Varies, size(1, 5), &lengths)];
+        let (hidden, layers) = (size(2, 4), size(3, 2));
+        for block in ["BiLSTM", "BiLSTMLast", "BiQRNN"] {
+            check_block(config(block, json!({"hidden_dim": hidden, "num_layers": layers})).as_ref(), &text);
+        }
+        for block in ["BiGRU", "BiGRULast"] {
+            check_block(config(block, json!({"hidden_dim": hidden})).as_ref(), &text);
+        }
+        let linear = json!({"hidden_dim": [hidden, layers], "activation": "Tanh"});
+        check_block(config("Linear", linear).as_ref(), &text);
+        let highway = json!({"num_layers": layers, "activation": "Tanh"});
+        check_block(config("HighwayLinear", highway).as_ref(), &text);
+    }
+}
+
 fn read(json: &Json) -> Tensor {
     let shape: Vec<usize> = serde_json::from_value(json["shape"].clone()).unwrap();
     let values: Vec<f64> = serde_json::from_value(json["values"].clone()).unwrap();
