@@ -166,19 +166,23 @@ impl Module for Activation {
 
 /// `max(x, 0)`, with slope 0 at 0, where Candle's has 1.
 fn positive(xs: &Tensor) -> Result<Tensor> {
-    xs.gt(0f64)?.where_cond(xs, &xs.zeros_like()?)
+    xs.gt(0f64)?.where_cond(xs, &constant(xs, 0.0)?)
 }
 
 /// `min(x, 0)`, with slope 1 at 0.
 fn negative(xs: &Tensor) -> Result<Tensor> {
-    xs.gt(0f64)?.where_cond(&xs.zeros_like()?, xs)
+    xs.gt(0f64)?.where_cond(&constant(xs, 0.0)?, xs)
 }
 
 /// `x` held in `[low, high]`, with slope 1 strictly between them.
 fn held(xs: &Tensor, low: f64, high: f64) -> Result<Tensor> {
-    let bound = |value: f64| xs.zeros_like()?.affine(0.0, value);
-    let above = xs.gt(low)?.where_cond(xs, &bound(low)?)?;
-    xs.lt(high)?.where_cond(&above, &bound(high)?)
+    let above = xs.gt(low)?.where_cond(xs, &constant(xs, low)?)?;
+    xs.lt(high)?.where_cond(&above, &constant(xs, high)?)
+}
+
+/// One value in the shape of `xs`, without its memory.
+fn constant(xs: &Tensor, value: f64) -> Result<Tensor> {
+    Tensor::new(value as f32, xs.device())?.to_dtype(xs.dtype())?.broadcast_as(xs.shape())
 }
 
 /// `(1 + tanh(x / 2)) / 2`, which overflows nowhere.

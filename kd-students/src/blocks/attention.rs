@@ -142,7 +142,7 @@ mod tests {
     use kd_core::testing::{assert_close, device};
 
     fn texts() -> [Given; 2] {
-        [Given::text(Dim::Varies, 4, &[5, 1, 7, 2]), Given::text(Dim::Varies, 4, &[3, 6, 1, 2])]
+        [Given::text(Dim::Varies, 4, &[5, 1, 7, 2, 0]), Given::text(Dim::Varies, 4, &[3, 6, 0, 2, 1])]
     }
 
     #[test]

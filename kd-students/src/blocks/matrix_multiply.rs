@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn shapes_and_padding() {
-        let (first, second) = ([5, 1, 7], [3, 6, 1]);
+        let (first, second) = ([5, 1, 0], [3, 6, 0]);
         let text = |width, tokens: &[usize]| Given::text(Dim::Varies, width, tokens);
         check(&of(Product::DimBased), &[text(4, &first), text(4, &second)]);
         check(&of(Product::SeqBased), &[text(4, &first), text(3, &first)]);

@@ -204,7 +204,7 @@ mod tests {
     ];
 
     fn texts(first: Dim, second: Dim, width: usize) -> [Given; 2] {
-        [Given::text(first, 4, &[5, 1, 6, 2]), Given::text(second, width, &[3, 7, 1, 2])]
+        [Given::text(first, 4, &[5, 1, 6, 0]), Given::text(second, width, &[3, 7, 0, 2])]
     }
 
     #[test]

@@ -16,8 +16,13 @@ pub enum PoolType {
     Mean,
 }
 
-/// The largest value along `axis`, which is dropped. Of equal ones the first gets the gradient.
+/// The largest value along `axis`, which is dropped; of no values 0. Of equal ones the first gets the gradient.
 pub(crate) fn largest(x: &Tensor, axis: usize) -> Result<Tensor> {
+    if x.elem_count() == 0 {
+        let mut dims = x.dims().to_vec();
+        dims.remove(axis);
+        return Tensor::zeros(dims, x.dtype(), x.device()); // Candle has no largest of nothing.
+    }
     let x = x.contiguous()?;
     let index = x.detach().argmax_keepdim(axis)?;
     x.gather(&index, axis)?.squeeze(axis)
@@ -32,7 +37,7 @@ pub(crate) fn pool(x: &Tensor, axis: usize, mask: Option<&Tensor>, pool_type: Po
     match (pool_type, mask) {
         (PoolType::Max, None) => largest(x, axis),
         (PoolType::Max, Some(mask)) => finite(&largest(&replace_padding(x, mask, axis, f64::NEG_INFINITY)?, axis)?),
-        (PoolType::Mean, None) => x.mean(axis),
+        (PoolType::Mean, None) => x.sum(axis)? / x.dim(axis)?.max(1) as f64,
         (PoolType::Mean, Some(mask)) => {
             let sums = replace_padding(x, mask, axis, 0.0)?.sum(axis)?;
             let mut shape = vec![1; sums.rank()];
@@ -64,6 +69,10 @@ mod tests {
         assert_eq!(of(PoolType::Mean, Some(&mask)), [[2., -3.], [0., 0.]]);
         assert_eq!(of(PoolType::Max, None), [[9., 9.], [5., 5.]]);
         assert_eq!(of(PoolType::Mean, None)[1], [5., 5.]);
+        for kind in [PoolType::Max, PoolType::Mean] {
+            let nothing = pool(&x.narrow(1, 0, 0).unwrap(), 1, None, kind).unwrap();
+            assert_eq!(nothing.to_vec2::<f64>().unwrap(), [[0.; 2]; 2]);
+        }
         for kind in [PoolType::Max, PoolType::Mean] {
             check_gradient(|x| pool(x, 1, Some(&mask), kind), &random(3, (2, 3, 2)).unwrap(), 1e-8).unwrap();
         }

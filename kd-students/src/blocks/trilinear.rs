@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn shapes_padding_and_variables() {
-        let texts = || [Given::text(Dim::Varies, 4, &[5, 1, 7, 2]), Given::text(Dim::Varies, 4, &[3, 6, 1, 2])];
+        let texts = || [Given::text(Dim::Varies, 4, &[5, 1, 7, 2, 0]), Given::text(Dim::Varies, 4, &[3, 6, 0, 2, 1])];
         let fixed = || [Given::text(Dim::Fixed(5), 4, &[5, 1]), Given::text(Dim::Fixed(3), 4, &[2, 3])];
         for attention_dropout in [0.0, 0.5] {
             check(&Seq2SeqAttentionConfig { attention_dropout }, &texts());

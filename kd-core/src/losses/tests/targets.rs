@@ -152,3 +152,21 @@ fn half_precision_and_large_values_give_finite_values_and_gradients() {
         }
     }
 }
+
+#[test]
+fn the_number_of_threads_changes_no_byte() {
+    let x = random(1, (700, 40)).unwrap().to_dtype(DType::F32).unwrap();
+    let targets = random(2, (700, 40)).unwrap().affine(0.4, 0.5).unwrap().to_dtype(DType::F32).unwrap();
+    let run = |loss: &Pair| {
+        // Probabilities for those losses that take them.
+        let x = Var::from_tensor(&x.affine(0.4, 0.5).unwrap()).unwrap();
+        let loss = loss(&x, &targets).unwrap();
+        let gradient = loss.backward().unwrap().get(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        (loss.to_scalar::<f32>().unwrap().to_bits(), gradient.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+    };
+    let pools = [1, 2, 4].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap());
+    for (name, loss) in OF_TARGETS {
+        let [one, two, four] = pools.each_ref().map(|pool| pool.install(|| run(loss)));
+        assert!(one == two && one == four, "{name}");
+    }
+}
