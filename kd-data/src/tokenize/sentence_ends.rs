@@ -18,10 +18,9 @@ use super::english::white;
 /// stops between them are abbreviations too, see [`is_abbreviation`].
 const ABBREVIATIONS: &[&str] = &[
     "adm", "ariz", "aug", "ave", "bros", "calif", "cie", "co", "col", "colo", "conn", "corp", "cos", "ct", "dec", "dr",
-    "feb", "fla", "fri", "ft", "ga", "gen", "gov", "ill", "inc", "jan", "jr", "kan", "ky", "lt", "ltd", "maj", "mass",
-    "messrs", "mg", "mich", "minn", "mr", "mrs", "ms", "mt", "nev", "nov", "oct", "okla", "ore", "pa", "prof", "rep",
-    "reps", "rev", "sen", "sens", "sep", "sept", "sgt", "sr", "st", "sw", "tel", "tenn", "tues", "va", "vs", "wash",
-    "wed", "wis", "yr",
+    "feb", "fla", "fri", "ft", "ga", "gen", "ill", "inc", "jan", "jr", "kan", "ky", "lt", "ltd", "maj", "messrs", "mg",
+    "mich", "minn", "mr", "mrs", "ms", "nev", "nov", "oct", "okla", "ore", "pa", "ph.d", "prof", "rep", "reps", "sen",
+    "sep", "sept", "sr", "st", "sw", "tenn", "tues", "va", "vs", "wash", "wed", "wis", "yr",
 ];
 
 /// Words that often begin sentences.
