@@ -96,7 +96,7 @@ fn subwords(word: &str, min: usize, max: usize) -> impl Iterator<Item = u32> {
     for first in 0..n {
         for length in min.max(1)..=max.min(n - first) {
             if length > 1 || (first > 0 && first + 1 < n) {
-                hashes.push(hash(marked[starts[first]..starts[first + length]].as_bytes()));
+                hashes.push(hash(&marked.as_bytes()[starts[first]..starts[first + length]]));
             }
         }
     }
