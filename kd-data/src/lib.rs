@@ -9,7 +9,8 @@
 //! - [`conll`], [`snips`], [`glue`], [`snli`], [`wikiqa`], [`neuronblocks`] and [`columns`] (plain TSV, CSV, JSON lines,
 //!   Parquet) read data sets into [`example`]s; [`tags`] converts tag schemes and names classes;
 //! - [`squad`] makes pairs of questions with sentences and passages, by way of [`sentences`] and [`retrieval`];
-//! - [`task`] knows the data sets by name: files, classes, and the numbers that say how good predictions are, and [`scores`] metrics by name;
+//! - [`task`] knows the data sets by name: files, classes, and the numbers that say how good predictions are; [`scores`] knows
+//!   metrics by name;
 //! - [`sample`] draws the few labelled examples of a low-resource experiment;
 //! - [`vocabulary`], [`glove`] and [`vectors`] make the tables of a student, [`encode`] turns sentences into [`kd_core::batch::Tokens`],
 //!   for a pretrained encoder (word pieces) or for a small tagger (words and characters);
