@@ -32,6 +32,8 @@ use std::path::PathBuf;
 use candle_core::Device;
 
 pub use self::comparison::Comparison;
+pub(crate) use self::comparison::{in_turns, pace_or_probe};
+pub(crate) use self::data::{classes_of, digest_of, select};
 pub use self::data::{DataSet, read_unlabelled};
 pub use self::experiment::{Experiment, Record, Run, scores_of};
 pub use self::joint::Joint;

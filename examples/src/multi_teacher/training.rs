@@ -9,10 +9,11 @@ use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
 use kd_core::batch::{Batch, Batches};
 use kd_core::model::{Mode, Output, Student};
-use kd_core::objective::{PerHead, SoftLoss};
+use kd_core::objective::{Objective, PerHead, SoftLoss};
 use kd_core::optim::AdamWConfig;
 use kd_core::schedule::{Schedule, ValueSchedule};
 use kd_core::trainer::{Evaluation, Interval, Observer, Outcome, Report, Trainer, TrainerConfig};
+use kd_core::weighting::TeacherWeighting;
 use kd_data::batches::{restore, sequential};
 use kd_data::encode::Encode;
 use serde::{Deserialize, Serialize};
@@ -150,7 +151,7 @@ pub struct Course<'a> {
     /// What.
     pub batches: &'a dyn Batches,
     /// With which loss.
-    pub objective: PerHead,
+    pub objective: &'a dyn Objective,
     /// How.
     pub settings: &'a Settings,
     /// Updates.
@@ -166,6 +167,22 @@ pub struct Course<'a> {
 impl std::fmt::Debug for Course<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Course").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Course<'a> {
+    /// The trainer of this course, at its beginning and without a checkpoint.
+    ///
+    /// # Errors
+    /// If a setting is out of its range.
+    pub fn trainer(&self) -> kd_core::Result<Trainer<'a>> {
+        let Course { built, objective, settings, steps, evaluate_every, seed, checkpoint, .. } = self;
+        let config = TrainerConfig {
+            checkpoint_every: checkpoint.as_ref().map_or(*steps, |(_, every)| *every),
+            may_be_still: built.student.may_be_still(),
+            ..settings.trainer(*steps, *evaluate_every, *seed)
+        };
+        Trainer::new(&built.student, &built.variables, *objective, config)
     }
 }
 
@@ -241,19 +258,20 @@ impl Observer for Timed<'_> {
     }
 }
 
-/// Trains the student; the weights of the best evaluation, or the last where nothing is evaluated, are its weights then.
+/// Trains the student, its teachers weighed by `weighting` if there is one; the weights of the best evaluation, or the last where nothing is evaluated, are its weights then.
 ///
 /// # Errors
 /// If the checkpoint is another run's, a loss is no number again and again, or Ctrl-C was pressed.
-pub fn train(course: &Course<'_>, evaluate: Option<&dyn Fn() -> Result<f64>>) -> Result<Trained> {
-    let Course { name, built, batches, objective, settings, steps, evaluate_every, seed, checkpoint } = course;
-    let every = checkpoint.as_ref().map_or(*steps, |(_, every)| *every);
-    let config = TrainerConfig {
-        checkpoint_every: every,
-        may_be_still: built.student.may_be_still(),
-        ..settings.trainer(*steps, *evaluate_every, *seed)
-    };
-    let mut trainer = Trainer::new(&built.student, &built.variables, objective, config)?;
+pub fn train(
+    course: &Course<'_>,
+    weighting: Option<&mut dyn TeacherWeighting>,
+    evaluate: Option<&dyn Fn() -> Result<f64>>,
+) -> Result<Trained> {
+    let Course { name, steps, checkpoint, .. } = course;
+    let mut trainer = course.trainer()?;
+    if let Some(weighting) = weighting {
+        trainer = trainer.with_weighting(weighting);
+    }
     if let Some((path, _)) = checkpoint {
         trainer = trainer.with_checkpoint(path)?;
     }
@@ -274,7 +292,7 @@ pub fn train(course: &Course<'_>, evaluate: Option<&dyn Fn() -> Result<f64>>) ->
     let mut progress = Progress::new(name, *steps, trainer.step_count(), "steps");
     let mut timed = Timed(&clock);
     let mut observers: Vec<&mut dyn Observer> = vec![&mut timed, &mut progress];
-    if trainer.fit(*batches, score, &mut observers)? == Outcome::Interrupted {
+    if trainer.fit(course.batches, score, &mut observers)? == Outcome::Interrupted {
         bail!(Interrupted);
     }
     let kept_step = trainer.best().map_or(trainer.step_count(), |best| best.step);
