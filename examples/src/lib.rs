@@ -14,6 +14,7 @@ pub mod predict;
 pub mod progress;
 pub mod report;
 pub mod tagging;
+pub mod weighting;
 
 /// The allocator of every program here.
 ///

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
-use kd_core::batch::{Batch, Batches};
+use kd_core::batch::{Batch, Batches, Tokens};
 use kd_core::model::{Mode, Output, Student};
 use kd_core::objective::{Objective, PerHead, SoftLoss};
 use kd_core::optim::AdamWConfig;
@@ -306,19 +306,32 @@ pub fn train(
 /// # Errors
 /// If the student cannot read the texts, or Ctrl-C was pressed.
 pub fn answers(student: &dyn Student, encoded: &dyn Encode, device: &Device) -> Result<Tensor> {
+    of_every_text(encoded, device, &|tokens| {
+        kd_core::model::mean_probabilities(&student.forward(tokens, Mode::Eval)?.detach().heads)
+    })
+}
+
+/// What `ask` gives for every text, a row each: `(examples, width)` f32 on the CPU.
+///
+/// # Errors
+/// Those of `ask`, and if Ctrl-C was pressed.
+pub(super) fn of_every_text(
+    encoded: &dyn Encode,
+    device: &Device,
+    ask: &dyn Fn(&Tokens) -> candle_core::Result<Tensor>,
+) -> Result<Tensor> {
     let tokens = if device.is_cpu() { ASKED_ON_CPU } else { ASKED_ON_GPU };
     let batches = sequential(encoded.lengths(), tokens);
-    let mut probs = Vec::with_capacity(batches.len());
+    let mut said = Vec::with_capacity(batches.len());
     for examples in &batches {
         interrupt::check()?;
-        let output = student.forward(&encoded.collate(examples)?, Mode::Eval)?.detach();
-        probs.push(kd_core::model::mean_probabilities(&output.heads)?);
+        said.push(ask(&encoded.collate(examples)?)?.detach());
     }
     // Read from the device once.
-    let probs = Tensor::cat(&probs, 0)?.to_device(&Device::Cpu)?;
-    let (examples, classes) = probs.dims2()?;
-    let rows = restore(&[batches.concat()], [probs.to_vec2::<f32>()?]);
-    Ok(Tensor::from_vec(rows.concat(), (examples, classes), &Device::Cpu)?)
+    let said = Tensor::cat(&said, 0)?.to_device(&Device::Cpu)?;
+    let (examples, width) = said.dims2()?;
+    let rows = restore(&[batches.concat()], [said.to_vec2::<f32>()?]);
+    Ok(Tensor::from_vec(rows.concat(), (examples, width), &Device::Cpu)?)
 }
 
 /// Answers by the name of the part.
