@@ -61,9 +61,7 @@ pub fn curves(path: &Path, titles: Titles<'_>, curves: &[Curve]) -> Result<()> {
         Scale::Logarithmic if left <= 0.0 => {
             bail!("a curve over a logarithmic axis needs points with a positive x, found x from {left} to {right}")
         }
-        Scale::Logarithmic => {
-            draw(titles, curves, (left * 0.85..right * 1.18).log_scale().with_key_points(marks), y)?
-        }
+        Scale::Logarithmic => draw(titles, curves, (left * 0.85..right * 1.18).log_scale().with_key_points(marks), y)?,
         Scale::Linear => {
             let beside = (0.05 * (right - left)).max(0.05);
             draw(titles, curves, left - beside..right + beside, y)?

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use runs::{files, kill_until_done};
 use serde_json::Value;
-use teachers::{Teacher, checkpoint, failure, json, of_two, rte, success, without_clock};
+use teachers::{Teacher, animals, checkpoint, failure, json, of_three, of_two, rte, success, without_clock};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_rl_kd");
 const CLASSES: [&str; 2] = ["entailment", "not_entailment"];
@@ -71,7 +71,7 @@ impl Room {
     /// The records of a folder of results by their way.
     fn records(&self, out: &str) -> BTreeMap<String, Value> {
         let records = files(&self.path(out).join("runs"));
-        let records = records.iter().map(|(_, bytes)| serde_json::from_slice::<Value>(bytes).unwrap());
+        let records = records.values().map(|bytes| serde_json::from_slice::<Value>(bytes).unwrap());
         records.map(|record| (record["decides"]["way"].as_str().unwrap().to_string(), record)).collect()
     }
 }
@@ -103,13 +103,16 @@ fn assert_same(a: &Path, b: &Path) {
 #[test]
 fn every_weighting_runs_once_and_a_second_time_not_at_all() {
     let room = Room::new();
-    let options = "--epochs 6 --warm-up 1 --timing-seconds 0.01";
+    let options = "--epochs 12 --warm-up 1 --timing-seconds 0.01";
     let mut command = room.command("out", options);
     command.arg("--instances").arg(checkpoint("bert"));
     let said = success(command);
     // Of 100 training examples 20 choose and 12 are the reward's; of 40 dev examples 10 fit weights.
     assert!(said.contains("68 examples of 2 classes to learn from; the epoch is chosen on 20 held-out"), "{said}");
-    assert!(said.contains("reported: dev (30); reward 3 on 12 other training examples, weights fitted on 10"), "{said}");
+    assert!(
+        said.contains("reported: dev (30); reward 3 on 12 other training examples, weights fitted on 10"),
+        "{said}"
+    );
 
     let rows = room.rows("out");
     let ways: Vec<&str> = rows.iter().map(|row| row["way"].as_str().unwrap()).collect();
@@ -126,7 +129,8 @@ fn every_weighting_runs_once_and_a_second_time_not_at_all() {
         }
     }
     // The words tell the class, and half wrong labels are not in the words.
-    assert!(numbers(&row(&rows, "best-single")["values"]["dev"]["accuracy"])[0] >= 0.9);
+    let best = row(&rows, "best-single");
+    assert!(numbers(&best["values"]["dev"]["accuracy"])[0] >= 0.9, "{best}");
 
     let records = room.records("out");
     let lineages = json(&room.path("out/rte.json"))["lineages"].as_array().unwrap().clone();
@@ -140,7 +144,7 @@ fn every_weighting_runs_once_and_a_second_time_not_at_all() {
     for (way, record) in records.iter().filter(|(_, record)| !record["passes"].as_array().unwrap().is_empty()) {
         let passes = record["passes"].as_array().unwrap();
         let steps: Vec<u64> = passes.iter().map(|pass| pass["step"].as_u64().unwrap()).collect();
-        assert_eq!(steps, [9, 18, 27, 36, 45, 54], "{way}");
+        assert_eq!(steps, (1..=12).map(|pass| 9 * pass).collect::<Vec<_>>(), "{way}");
         for pass in passes {
             let weights = mean(&pass["weights"]);
             assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-5, "{way}: {weights:?}");
@@ -152,8 +156,9 @@ fn every_weighting_runs_once_and_a_second_time_not_at_all() {
     }
     for way in ["rl-1", "rl-2", "rl-3"] {
         let policy = &records[way]["policy"];
-        // Of the 45 batches after the warm-up every second, from the tenth on: 10, 12, ... 52 as 22 of them.
-        assert_eq!((policy["updates"].as_u64(), policy["rewards"].as_array().map(Vec::len)), (Some(22), Some(22)), "{way}");
+        // Of the batches after the warm-up, 9 to 107, every second.
+        let updates = policy["updates"].as_u64();
+        assert_eq!((updates, policy["rewards"].as_array().map(Vec::len)), (Some(49), Some(49)), "{way}");
         assert!(records[way]["decides"]["own"]["instances"].is_string(), "{way}");
         for plot in ["time", "difficulty"] {
             let svg = std::fs::read_to_string(room.path("out").join(format!("rte-1-layer-{way}-{plot}.svg"))).unwrap();
@@ -164,12 +169,14 @@ fn every_weighting_runs_once_and_a_second_time_not_at_all() {
     assert_eq!(overheads.len(), 4, "three policies and a bandit");
     assert!(overheads.iter().all(|overhead| overhead["ms"].as_f64().unwrap() > 0.0), "{overheads:?}");
 
-    let before = files(&room.path("out/runs"));
+    assert_eq!(files(&room.path("out/overhead")).len(), 4);
+
+    let before = files(&room.path("out"));
     let mut command = room.command("out", options);
     command.arg("--instances").arg(checkpoint("bert"));
     let said = success(command);
     assert!(!said.contains("steps in"), "trained again: {said}");
-    assert_eq!(before, files(&room.path("out/runs")));
+    assert_eq!(before, files(&room.path("out")));
     let mut command = room.command("out", &format!("{options} --plan"));
     command.arg("--instances").arg(checkpoint("bert"));
     assert!(success(command).contains("0 of 18 runs left"));
@@ -203,17 +210,63 @@ fn settings_of_a_policy_are_runs_of_their_own_beside_the_same_others() {
     room.run("out", options);
     let plan = |more: &str| room.run("out", &format!("{options} {more} --plan"));
     assert!(plan("").contains("0 of 3 runs left"));
-    for more in ["--policy-lr 0.01", "--baseline learned", "--without-labels", "--policy-choice one", "--update-per-pass"] {
+    for more in
+        ["--policy-lr 0.01", "--baseline learned", "--without-labels", "--policy-choice one", "--update-per-pass"]
+    {
         assert!(plan(more).contains("1 of 3 runs left"), "{more}");
     }
     // Of labels alone neither weight nor temperature decides anything.
     assert!(plan("--alpha 0.3").contains("2 of 3 runs left"));
     assert!(plan("--temperature 2").contains("2 of 3 runs left"));
-    let every = "--baseline standardised --policy-hidden 4 --policy-scope per-teacher --policy-choice one --entropy 0.01";
+    let every =
+        "--baseline standardised --policy-hidden 4 --policy-scope per-teacher --policy-choice one --entropy 0.01";
     room.run("out", &format!("{options} {every} --name other"));
     let rows = json(&room.path("out/other.json"))["rows"].as_array().unwrap().clone();
     assert_eq!(row(&rows, "gold"), row(&room.rows("out"), "gold"));
     assert_eq!(rows.len(), 3 + 4);
+}
+
+#[test]
+fn where_test_has_labels_dev_chooses_and_lends_a_slice_to_fit_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = [("one", 3), ("two", 5)].into_iter().zip(["1", "2"]);
+    let teachers = of.map(|((name, wrong_every), weights)| {
+        let classes = &["a-cat", "a-rug", "the-dog"];
+        let teacher = Teacher { name, weights, classes, truth: of_three, wrong_every };
+        teacher.file(folder.path(), 0..180).display().to_string()
+    });
+    let teachers = teachers.collect::<Vec<_>>().join(",");
+    let mut command = Command::new(PROGRAM);
+    command.args(["--task", "animals", "--text", "text", "--second", "other", "--label", "kind", "--data"]);
+    command.arg(animals(folder.path())).args(["--teacher", &teachers]).arg("--student").arg(checkpoint("distilbert"));
+    command.args("--layers 1,2 --weighting single,uniform,w-dev,rl-3 --seeds 1,2 --epochs 2 --batch-size 8".split(' '));
+    command.args("--max-len 14 --device cpu --reward-least 12 --timing-seconds 0 --out".split(' '));
+    command.arg(folder.path().join("out"));
+    let said = success(command);
+    let expected = "88 examples of 3 classes to learn from; the epoch is chosen on dev (30), whose own scores are therefore too good; \
+                    reported: dev (30), test (40); reward 3 on 12 other";
+    assert!(said.contains(expected), "{said}");
+    let report = json(&folder.path().join("out/animals.json"));
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 3 + 2 * 5);
+    let difference = &row(rows, "rl-3")["over_uniform"];
+    let of = |way| numbers(&row(rows, way)["values"]["test"]["accuracy"]);
+    let by_hand: Vec<f64> = of("rl-3").iter().zip(of("uniform")).map(|(a, b)| a - b).collect();
+    assert!((difference["mean"].as_f64().unwrap() - (by_hand[0] + by_hand[1]) / 2.0).abs() < 1e-12, "{difference}");
+    assert!(difference["half_width"].is_number() && difference["pairs"] == 2, "{difference}");
+    // For each depth the weaker teacher first, and the students of the other compared with its.
+    let lineages = report["lineages"].as_array().unwrap();
+    let of = |lineage: &Value| {
+        (
+            lineage["student"].as_str().unwrap().to_string(),
+            lineage["teacher"].as_str().unwrap().to_string(),
+            lineage["over_weaker"].is_null(),
+        )
+    };
+    let expected = ["1-layer", "2-layers"].map(|student| {
+        [("one", true), ("two", false)].map(|(teacher, is_first)| (student.to_string(), teacher.to_string(), is_first))
+    });
+    assert_eq!(lineages.iter().map(of).collect::<Vec<_>>(), expected.concat());
 }
 
 #[test]

@@ -223,5 +223,9 @@ fn plot(path: &Path, evaluations: &[Vec<Vec<Evaluation>>; 2]) -> Result<()> {
             .collect(),
     };
     let curves_of: Vec<Curve> = ["gold", "distilled"].into_iter().zip(evaluations).map(curve).collect();
-    curves(path, Titles { title: "Accuracy on the dev sample", x: "updates", y: "accuracy", scale: Scale::Logarithmic }, &curves_of)
+    curves(
+        path,
+        Titles { title: "Accuracy on the dev sample", x: "updates", y: "accuracy", scale: Scale::Logarithmic },
+        &curves_of,
+    )
 }

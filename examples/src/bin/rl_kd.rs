@@ -23,7 +23,8 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use examples::multi_teacher::{
-    DataSet, PoolingChoice, Results, SoftChoice, Source, StudentOptions, TableOptions, TeacherFile, TrainingOptions, plan,
+    DataSet, PoolingChoice, Results, SoftChoice, Source, StudentOptions, TableOptions, TeacherFile, TrainingOptions,
+    plan,
 };
 use examples::report;
 use examples::weighting::summary::{self, table_of_lineages};
@@ -81,9 +82,9 @@ fn main() -> Result<()> {
     examples::start()?;
     // The paper's batches and temperatures, and seeds enough for an interval.
     let defaults = [("soft", "kl"), ("temperature", "5"), ("batch_size", "32"), ("seeds", "1,2,3,4,5")];
-    let command = defaults.into_iter().fold(Args::command(), |command, (name, value)| {
-        command.mut_arg(name, |arg| arg.default_value(value))
-    });
+    let command = defaults
+        .into_iter()
+        .fold(Args::command(), |command, (name, value)| command.mut_arg(name, |arg| arg.default_value(value)));
     let args = Args::from_arg_matches(&command.get_matches())?;
     args.check()?;
     let device = args.training.open_device()?;
@@ -114,6 +115,7 @@ fn main() -> Result<()> {
         pupil,
         settings: &settings,
         alpha: args.alpha,
+        temperature: args.training.temperature,
         policy,
         reward_share: args.policy.reward_share,
         bandit_alpha: args.policy.bandit_alpha,
@@ -140,7 +142,7 @@ fn main() -> Result<()> {
             let plot = format!("{name}-{}-{}", experiment.pupil.name(), way.name());
             plots::draw(out, &plot, &names, &comparison.records(experiment, way)?)?;
             if args.timing_seconds > 0.0 {
-                overheads.push(Overhead::of(experiment, way, args.timing_seconds)?);
+                overheads.extend(Overhead::of(experiment, way, &folder("overhead")?, args.timing_seconds)?);
             }
         }
     }
@@ -149,7 +151,11 @@ fn main() -> Result<()> {
         "{}. Updates of every student: {}; weight of the teachers {}, temperature {}. Seeds: {:?}; differences are paired by seed, in \
          points, with 95 % confidence intervals by Student's t over the seeds: one in twenty misses, and other test examples are \
          not in them.",
-        classroom.roles, pass * settings.epochs, args.alpha, args.training.temperature, args.training.seeds
+        classroom.roles,
+        pass * settings.epochs,
+        args.alpha,
+        args.training.temperature,
+        args.training.seeds
     );
     let (mut text, mut markdown) = (String::new(), String::new());
     for (about, (header, cells)) in [

@@ -33,8 +33,8 @@ use candle_core::Device;
 
 pub use self::comparison::Comparison;
 pub(crate) use self::comparison::{in_turns, pace_or_probe};
-pub(crate) use self::data::{classes_of, digest_of, select};
 pub use self::data::{DataSet, read_unlabelled};
+pub(crate) use self::data::{classes_of, digest_of, select};
 pub use self::experiment::{Experiment, Record, Run, scores_of};
 pub use self::joint::Joint;
 pub use self::joint_comparison::{JointComparison, JointReport, JointRow};

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result};
 
+use super::Way;
 use super::experiment::{Experiment, Record, Run};
 use super::summary::{self, Row};
-use super::Way;
 use crate::multi_teacher::plan::Planned;
 use crate::multi_teacher::{Pace, in_turns, name_of_device, pace_or_probe};
 

@@ -74,10 +74,12 @@ pub struct Experiment<'a> {
     pub classroom: &'a Classroom,
     /// Who learns.
     pub pupil: Pupil<'a>,
-    /// How; its soft loss is a divergence at a temperature.
+    /// How, but for the loss.
     pub settings: &'a Settings,
     /// Weight of the teachers, above 0 and below 1.
     pub alpha: f64,
+    /// Temperature of the divergence from them.
+    pub temperature: f64,
     /// The policy, without its reward and its seed.
     pub policy: ReinforcedConfig,
     /// Share of reward 2 in reward 3.
@@ -120,13 +122,6 @@ impl Experiment<'_> {
         if self.set().choose.is_some() { self.settings.epochs } else { 0 }
     }
 
-    fn temperature(&self) -> f64 {
-        match self.settings.soft {
-            SoftLoss::Kl { temperature } => temperature,
-            _ => 1.0,
-        }
-    }
-
     /// The policy of a run, if it has one.
     fn policy_of(&self, run: &Run) -> Option<ReinforcedConfig> {
         let reward = run.way.reward(self.reward_share)?;
@@ -142,7 +137,7 @@ impl Experiment<'_> {
     pub fn name(&self, run: &Run) -> (String, Value) {
         let (has_teachers, way) = (run.way != Way::Gold, run.way.name());
         // Of labels alone the temperature decides nothing.
-        let temperature = if has_teachers { self.temperature() } else { 1.0 };
+        let temperature = if has_teachers { self.temperature } else { 1.0 };
         let own = match (run.way, self.policy_of(run)) {
             (_, Some(config)) => {
                 json!({ "policy": config, "instances": self.classroom.instances.as_ref().map(|it| &it.key) })
@@ -258,7 +253,7 @@ impl Experiment<'_> {
             name,
             built,
             batches: &plan.batches(|examples| lesson.batch(0, examples, self.device)),
-            objective: &WeightedTeachers::new(1.0 - alpha, alpha, self.temperature()),
+            objective: &WeightedTeachers::new(1.0 - alpha, alpha, self.temperature),
             settings: self.settings,
             steps: self.steps(),
             evaluate_every: self.pass(),
@@ -298,11 +293,9 @@ impl Experiment<'_> {
             Way::BestSingle => other(rivals::best_single()),
             Way::Confidence => other(rivals::confidence()),
             Way::InverseCrossEntropy => other(rivals::inverse_cross_entropy()),
-            Way::Consensus => other(rivals::Consensus::new(&built.student, self.temperature(), self.cap())),
+            Way::Consensus => other(rivals::Consensus::new(&built.student, self.temperature, self.cap())),
             // Its time grows with the square of the state, so it goes without vectors of the instances.
-            Way::LinUcb => {
-                other(rivals::LinUcb::new(teachers, self.bandit_alpha, self.policy.labels_in_state)?)
-            }
+            Way::LinUcb => other(rivals::LinUcb::new(teachers, self.bandit_alpha, self.policy.labels_in_state)?),
             Way::MixtureDev | Way::RegressionTrain | Way::RegressionDev | Way::Covariance => {
                 let weights = self.fitted(run.way)?.context("a vector of weights")?;
                 other(rivals::fixed(&weights)?)

@@ -10,13 +10,13 @@ use kd_core::trainer::Trainer;
 use kd_core::weighting::TeacherWeighting;
 use serde::{Deserialize, Serialize};
 
-use super::experiment::{Experiment, Run};
 use super::Way;
+use super::experiment::{Experiment, Run};
 use crate::interrupt;
-use crate::multi_teacher::Course;
+use crate::multi_teacher::{Course, Results, name_of, name_of_device};
 
-/// Pairs of blocks at the least; the first of all is not counted.
-const LEAST: usize = 5;
+/// Pairs of blocks at the least, besides the first of all, which is not counted.
+const LEAST: usize = 4;
 
 /// What was measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,11 +48,19 @@ impl Overhead {
         )
     }
 
-    /// Measures `way` for `seconds` or five blocks, whichever is longer.
+    /// What `way` costs, measured now for `seconds` or four pairs of blocks, whichever is longer, if `results` do not have it yet.
+    /// None if another process is at it.
     ///
     /// # Errors
-    /// If a student cannot be built or trained, or Ctrl-C was pressed.
-    pub fn of(experiment: &Experiment<'_>, way: Way, seconds: f64) -> Result<Self> {
+    /// If a student cannot be built or trained, Ctrl-C was pressed, or a file cannot be read or written.
+    pub fn of(experiment: &Experiment<'_>, way: Way, results: &Results, seconds: f64) -> Result<Option<Self>> {
+        let (name, run) = experiment.name(&Run { way, seed: 0 });
+        let decides = serde_json::json!({ "run": run, "device": name_of_device(experiment.device) });
+        let readable = name.rsplit_once('-').map_or(name.as_str(), |(readable, _)| readable);
+        results.made(&name_of(readable, &decides), || Self::measure(experiment, way, seconds).map(Some))
+    }
+
+    fn measure(experiment: &Experiment<'_>, way: Way, seconds: f64) -> Result<Self> {
         let (policy, seed) = (&experiment.policy, 0);
         let block = match way {
             Way::Policy3 => policy.held_out_every,

@@ -25,8 +25,8 @@ impl Paired {
         }
         let mean = differences.iter().sum::<f64>() / pairs as f64;
         let squares: f64 = differences.iter().map(|difference| (difference - mean).powi(2)).sum();
-        let half_width = (pairs > 1)
-            .then(|| t_quantile(pairs - 1) * (squares / (pairs - 1) as f64).sqrt() / (pairs as f64).sqrt());
+        let half_width =
+            (pairs > 1).then(|| t_quantile(pairs - 1) * (squares / (pairs - 1) as f64).sqrt() / (pairs as f64).sqrt());
         Some(Self { mean, half_width, pairs })
     }
 
@@ -81,7 +81,9 @@ mod tests {
 
     #[test]
     fn quantiles_are_those_of_the_tables() {
-        for (degrees, expected) in [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (30, 2.042), (120, 1.980)] {
+        for (degrees, expected) in
+            [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (30, 2.042), (120, 1.980)]
+        {
             let found = t_quantile(degrees);
             assert!((found - expected).abs() < 5e-4, "{degrees}: {found}, expected {expected}");
         }

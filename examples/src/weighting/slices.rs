@@ -81,7 +81,10 @@ impl Slices {
     /// What each slice is for, for people.
     pub fn roles(&self) -> String {
         let (reward, fit) = (self.reward.len(), self.fit.len());
-        format!("{}; reward 3 on {reward} other training examples, weights fitted on {fit} other dev examples", self.set.roles())
+        format!(
+            "{}; reward 3 on {reward} other training examples, weights fitted on {fit} other dev examples",
+            self.set.roles()
+        )
     }
 }
 
@@ -96,11 +99,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let rows = |part: &str, n: usize| (0..n).map(|idx| format!("{part} {idx}\t{}\n", idx % 2)).collect::<String>();
         for (part, n) in [("train", 40), ("dev", 8)] {
-            std::fs::write(folder.path().join(format!("{part}.tsv")), format!("sentence\tlabel\n{}", rows(part, n))).unwrap();
+            std::fs::write(folder.path().join(format!("{part}.tsv")), format!("sentence\tlabel\n{}", rows(part, n)))
+                .unwrap();
         }
         let test = if has_test { "sentence\tlabel\na\t1\n" } else { "sentence\na\n" };
         std::fs::write(folder.path().join("test.tsv"), test).unwrap();
-        let columns = kd_data::columns::Columns { label: Some("label".to_string()), ..kd_data::columns::Columns::text("sentence") };
+        let columns = kd_data::columns::Columns {
+            label: Some("label".to_string()),
+            ..kd_data::columns::Columns::text("sentence")
+        };
         let task = if has_test { Task::of_columns("texts", columns) } else { Task::named("sst2").unwrap() };
         DataSet::read("texts", task, folder.path(), Keep::Best, 0.25, None).unwrap()
     }
@@ -131,7 +138,9 @@ mod tests {
             dev.sort();
             dev.dedup();
             assert_eq!((train.len(), dev.len()), (40, 8));
-            assert!(train.iter().all(|text| text.starts_with("train")) && dev.iter().all(|text| text.starts_with("dev")));
+            assert!(
+                train.iter().all(|text| text.starts_with("train")) && dev.iter().all(|text| text.starts_with("dev"))
+            );
         }
     }
 
@@ -142,7 +151,10 @@ mod tests {
         assert_ne!(cut(4, 0.25), cut(5, 0.25));
         assert_ne!(cut(4, 0.25), cut(4, 0.5));
         let roles = Slices::cut(read(false), 4, 0.25).unwrap().roles();
-        assert!(roles.ends_with("reward 3 on 4 other training examples, weights fitted on 2 other dev examples"), "{roles}");
+        assert!(
+            roles.ends_with("reward 3 on 4 other training examples, weights fitted on 2 other dev examples"),
+            "{roles}"
+        );
     }
 
     #[test]

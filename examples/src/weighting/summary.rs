@@ -77,8 +77,7 @@ impl Row {
             row.add(&record.scores);
             row.chosen.extend(record.chosen);
             row.parameters = Some(record.parameters);
-            row.collapsed +=
-                usize::from(record.policy.as_ref().is_some_and(|policy| policy.collapsed.is_some()));
+            row.collapsed += usize::from(record.policy.as_ref().is_some_and(|policy| policy.collapsed.is_some()));
         }
         let took: Vec<f64> =
             records.iter().filter_map(|record| Some(record.pace.per_step? * record.steps as f64)).collect();

@@ -232,7 +232,7 @@ mod tests {
     /// All weight to the first teacher on even examples, to the second on odd ones.
     fn by_example<'a>() -> Watched<'a> {
         Watched::Other(Box::new(Rule::new(json!("by example"), |batch: &Batch, _| {
-            let row = |&idx: &usize| if idx % 2 == 0 { [1f32, 0.] } else { [0., 1.] };
+            let row = |&idx: &usize| if idx % 2 == 0 { vec![1f32, 0.] } else { vec![0., 1.] };
             Tensor::new(batch.examples.iter().map(row).collect::<Vec<_>>(), &Device::Cpu)
         })))
     }
