@@ -45,7 +45,7 @@ pub struct PolicyOptions {
     #[arg(long, default_value_t = 0.5)]
     pub reward_share: f64,
     /// Batches between two whose rewards are asked for, which costs a forward pass
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 8)]
     pub learn_every: usize,
     /// Such batches between two updates of the policy
     #[arg(long, default_value_t = 1)]
@@ -54,7 +54,7 @@ pub struct PolicyOptions {
     #[arg(long, conflicts_with = "update_every")]
     pub update_per_pass: bool,
     /// Batches between two measurements of reward 3's accuracy
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 64)]
     pub held_out_every: usize,
     /// Passes with all teachers before the policy chooses
     #[arg(long, default_value_t = 1)]
