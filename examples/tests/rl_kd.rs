@@ -217,6 +217,7 @@ fn settings_of_a_policy_are_runs_of_their_own_beside_the_same_others() {
     {
         assert!(plan(more).contains("1 of 3 runs left"), "{more}");
     }
+    assert!(plan("--combination concat").contains("3 of 3 runs left"));
     // Of labels alone neither weight nor temperature decides anything.
     assert!(plan("--alpha 0.3").contains("2 of 3 runs left"));
     assert!(plan("--temperature 2").contains("2 of 3 runs left"));

@@ -80,8 +80,9 @@ struct Args {
 
 fn main() -> Result<()> {
     examples::start()?;
-    // The paper's batches and temperatures, and seeds enough for an interval.
-    let defaults = [("soft", "kl"), ("temperature", "5"), ("batch_size", "32"), ("seeds", "1,2,3,4,5")];
+    // The paper's batches and temperatures, seeds enough for an interval, and a BiLSTM that sees whether two texts are alike.
+    let combination = ("combination", "concat-difference-product");
+    let defaults = [("soft", "kl"), ("temperature", "5"), ("batch_size", "32"), ("seeds", "1,2,3,4,5"), combination];
     let command = defaults
         .into_iter()
         .fold(Args::command(), |command, (name, value)| command.mut_arg(name, |arg| arg.default_value(value)));

@@ -40,7 +40,8 @@ pub use self::joint::Joint;
 pub use self::joint_comparison::{JointComparison, JointReport, JointRow};
 pub use self::method::{Method, Needed, Soft};
 pub use self::options::{
-    PoolingChoice, SoftChoice, StageOneOptions, StudentOptions, TableOptions, TrainingOptions, check_alphas, check_list,
+    CombinationChoice, PoolingChoice, SoftChoice, StageOneOptions, StudentOptions, TableOptions, TrainingOptions,
+    check_alphas, check_list,
 };
 pub use self::results::{Results, name_of};
 pub use self::stage_1::{StageOne, StageOneRecord};

@@ -101,7 +101,7 @@ impl Source {
                     bail!("--{flag}: expected an encoder as --student, found bilstm");
                 }
             }
-            let words = Words::open(options.vectors.as_deref(), options.words, texts)?;
+            let words = Words::open(options.vectors.as_deref(), options.words, options.combination.into(), texts)?;
             return Ok(Self(Kind::Words(Box::new(words))));
         }
         let find = FindOptions { pickle: options.pickle, ..FindOptions::default() };
@@ -418,6 +418,7 @@ mod tests {
             pickle: false,
             layers: None,
             pooling: crate::multi_teacher::PoolingChoice::Family,
+            combination: crate::multi_teacher::CombinationChoice::Concat,
             vectors: None,
             words: 0,
             bf16: false,
