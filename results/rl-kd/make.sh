@@ -5,8 +5,8 @@
 #
 # DATA as for results/teachers/make.sh, whose kept files teach (those that are there, of minilm-l6, e5-small at three rates,
 # distilbert-cased and mpnet); OUT gets every run, TASK-STUDENT.md, TASK-STUDENT.json and plots of whom a policy chooses, which come
-# here. STUDENT is layers (the first three and six layers of all-MiniLM-L6-v2) or bilstm, which reads pairs and wants VECTORS, a
-# file of word vectors. TASK is mrpc, rte, sst2 or snli; OPTIONs go to rl_kd (--seeds 1,2 --weighting uniform,rl-1, --plan). A policy's
+# here. STUDENT is 3-layers or 6-layers (the first of all-MiniLM-L6-v2), or bilstm, which reads pairs and wants VECTORS, a file of
+# word vectors. TASK is mrpc, rte, sst2 or snli; OPTIONs go to rl_kd (--seeds 1,2 --weighting uniform,rl-1, --plan). A policy's
 # states have vectors of all-MiniLM-L6-v2 as it is. Models come from the hub's cache (HF_HOME).
 set -euo pipefail
 
@@ -23,7 +23,7 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do tasks+=("$1") && shift; done
 [ $# -eq 0 ] || shift
 
 case $student in
-    layers) who=(--student "$encoder" --layers 3,6) ;;
+    [0-9]*-layers) who=(--student "$encoder" --layers "${student%-layers}") ;;
     bilstm) who=(--student bilstm --vectors "${VECTORS:?a file of word vectors}") ;;
     *) usage ;;
 esac
