@@ -15,6 +15,7 @@ pub mod predict;
 pub mod progress;
 pub mod report;
 pub mod tagging;
+pub mod weighting;
 
 /// The allocator of every program here.
 ///

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::prelude::*;
 
 /// A named curve of `(x, mean, standard deviation)`.
@@ -19,16 +20,27 @@ pub struct Curve {
 pub struct Titles<'a> {
     /// Above it.
     pub title: &'a str,
-    /// Below the x axis, which is logarithmic.
+    /// Below the x axis.
     pub x: &'a str,
     /// Beside the y axis.
     pub y: &'a str,
+    /// How the x axis is divided.
+    pub scale: Scale,
 }
 
-/// Draws `curves` over a logarithmic x axis and writes the SVG to `path`; the bars are ± one standard deviation.
+/// How an axis is divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    /// Equal differences are as long.
+    Linear,
+    /// Equal ratios are as long.
+    Logarithmic,
+}
+
+/// Draws `curves` and writes the SVG to `path`; the bars are ± one standard deviation. The y axis lies within 0 and 1.
 ///
 /// # Errors
-/// If there is no point, an x is not positive, or the file cannot be written.
+/// If there is no point, an x on a logarithmic axis is not positive, or the file cannot be written.
 pub fn curves(path: &Path, titles: Titles<'_>, curves: &[Curve]) -> Result<()> {
     let points = || curves.iter().flat_map(|curve| &curve.points);
     let fold = |values: &mut dyn Iterator<Item = f64>| {
@@ -36,14 +48,34 @@ pub fn curves(path: &Path, titles: Titles<'_>, curves: &[Curve]) -> Result<()> {
     };
     let (left, right) = fold(&mut points().map(|&(x, ..)| x));
     let (bottom, top) = fold(&mut points().flat_map(|&(_, y, std)| [y - std, y + std]));
-    if left.is_nan() || left <= 0.0 || !right.is_finite() {
-        bail!("a curve over a logarithmic axis needs points with a positive x, found x from {left} to {right}");
+    if !(left.is_finite() && right.is_finite()) {
+        bail!("a plot needs points, found x from {left} to {right}");
     }
     // A decade's marks would leave 150 to 300 without one.
     let mut marks: Vec<f64> = points().map(|&(x, ..)| x).collect();
     marks.sort_by(f64::total_cmp);
     marks.dedup();
     let margin = (0.08 * (top - bottom)).max(0.005);
+    let y = (bottom - margin).max(0.0)..(top + margin).min(1.0);
+    let svg = match titles.scale {
+        Scale::Logarithmic if left <= 0.0 => {
+            bail!("a curve over a logarithmic axis needs points with a positive x, found x from {left} to {right}")
+        }
+        Scale::Logarithmic => draw(titles, curves, (left * 0.85..right * 1.18).log_scale().with_key_points(marks), y)?,
+        Scale::Linear => {
+            let beside = (0.05 * (right - left)).max(0.05);
+            draw(titles, curves, left - beside..right + beside, y)?
+        }
+    };
+    kd_core::checkpoint::replace_file_with(path, svg.as_bytes()).context("writing the plot")
+}
+
+/// The SVG.
+fn draw<X>(titles: Titles<'_>, curves: &[Curve], x: X, y: std::ops::Range<f64>) -> Result<String>
+where
+    X: AsRangedCoord<Value = f64>,
+    X::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, (760, 480)).into_drawing_area();
@@ -53,16 +85,13 @@ pub fn curves(path: &Path, titles: Titles<'_>, curves: &[Curve]) -> Result<()> {
             .margin(14)
             .x_label_area_size(44)
             .y_label_area_size(58)
-            .build_cartesian_2d(
-                (left * 0.85..right * 1.18).log_scale().with_key_points(marks),
-                (bottom - margin).max(0.0)..(top + margin).min(1.0),
-            )?;
+            .build_cartesian_2d(x, y)?;
         chart
             .configure_mesh()
             .x_desc(titles.x)
             .y_desc(titles.y)
             .y_label_formatter(&|y| format!("{y:.2}"))
-            .x_label_formatter(&|x| format!("{x:.0}"))
+            .x_label_formatter(&|x| if (x - x.round()).abs() < 1e-9 { format!("{x:.0}") } else { String::new() })
             .light_line_style(WHITE)
             .draw()?;
         for (idx, curve) in curves.iter().enumerate() {
@@ -85,7 +114,7 @@ pub fn curves(path: &Path, titles: Titles<'_>, curves: &[Curve]) -> Result<()> {
             .draw()?;
         area.present()?;
     }
-    kd_core::checkpoint::replace_file_with(path, svg.as_bytes()).context("writing the plot")
+    Ok(svg)
 }
 
 #[cfg(test)]
@@ -97,7 +126,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("curve.svg");
         let curve = |name: &str| Curve { name: name.to_string(), points: vec![(150., 0.6, 0.02), (300., 0.7, 0.01)] };
-        let titles = Titles { title: "F1 by labels", x: "labelled sentences", y: "F1" };
+        let scale = Scale::Logarithmic;
+        let titles = Titles { title: "F1 by labels", x: "labelled sentences", y: "F1", scale };
         curves(&path, titles, &[curve("gold"), curve("teacher")]).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         let texts: Vec<&str> = svg.lines().map(str::trim).collect();
@@ -105,5 +135,10 @@ mod tests {
             assert!(texts.contains(&part), "{part}");
         }
         assert!(curves(&path, titles, &[]).unwrap_err().to_string().contains("needs points"));
+        let zero = Curve { name: "zero".to_string(), points: vec![(0., 0.5, 0.0), (5., 0.6, 0.0)] };
+        let message = curves(&path, titles, std::slice::from_ref(&zero)).unwrap_err().to_string();
+        assert!(message.contains("found x from 0 to 5"), "{message}");
+        curves(&path, Titles { scale: Scale::Linear, ..titles }, &[zero]).unwrap();
+        assert!(std::fs::read_to_string(&path).unwrap().lines().any(|line| line.trim() == "zero"));
     }
 }

@@ -228,6 +228,7 @@ fn every_setting_runs_and_resumes_bit_by_bit() {
         base,
         ReinforcedConfig { timing: Timing::NextBatch, reward: Reward::GoldAndTeachers, ..base },
         ReinforcedConfig { timing: Timing::UpdatedBatch, reward: held_out, held_out_every: 4, ..base },
+        ReinforcedConfig { learn_every: 2, ..config(4) },
         ReinforcedConfig {
             agent: AgentConfig { samples: 3, baseline: BaselineConfig::LeaveOneOut, ..agent },
             reward: Reward::GoldAndTeachers,
@@ -284,6 +285,21 @@ fn every_setting_runs_and_resumes_bit_by_bit() {
 }
 
 #[test]
+fn a_policy_chooses_on_all_batches_and_learns_from_some() {
+    let setting = ReinforcedConfig { learn_every: 3, ..config(4) };
+    let variables = Variables::new(0, DType::F32, &Device::Cpu);
+    let (student, objective) = (Table::new(&variables), WeightedTeachers::new(0.2, 0.8, 1.0));
+    let mut found = vec![];
+    let mut policy = reinforced(3, setting).with_observer(|number, _| found.push(number));
+    let sgd = OptimizerConfig::Sgd(SgdConfig { weight_decay: 0.0, ..SgdConfig::with_lr(5.0) });
+    let trainer = Trainer::new(&student, &variables, &objective, TrainerConfig::new(7, sgd)).unwrap();
+    let (batches, mut listen) = (lesson(4, 3, expert, 0.3), |_: &Report| std::ops::ControlFlow::Continue(()));
+    trainer.with_weighting(&mut policy).fit(&batches, None, &mut listen).unwrap();
+    drop(policy);
+    assert_eq!(found, [0, 3, 6]);
+}
+
+#[test]
 fn a_bandit_learns_the_experts_too_and_resumes() {
     let batches = lesson(5, 3, expert, 0.3);
     let mut bandit = rivals::LinUcb::new(3, 0.5, false).unwrap().with_embedding(embed);
@@ -331,6 +347,9 @@ fn what_does_not_go_together_or_is_missing_is_an_error() {
     assert!(message.contains("expected 1 where all samples of a row have one reward, found 2"), "{message}");
     assert!(make(ReinforcedConfig { temperature: 0.0, ..base }).contains("`temperature`"));
     assert!(make(ReinforcedConfig { held_out_every: 0, ..base }).contains("`held_out_every`"));
+    assert!(make(ReinforcedConfig { learn_every: 0, ..base }).contains("`learn_every`: expected at least 1"));
+    let next = ReinforcedConfig { learn_every: 2, timing: Timing::NextBatch, ..base };
+    assert!(make(next).contains("`learn_every`: expected 1 where the next batch's loss is the reward, found 2"));
     assert!(make(ReinforcedConfig { reward: Reward::HeldOut { share: 1.5 }, ..base }).contains("`share`"));
     let none = Reinforced::new(0, CLASSES, base, DType::F32, &Device::Cpu).map(|_| ()).unwrap_err().to_string();
     assert!(none.contains("found 0 features and 0 teachers"), "{none}");

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use examples::device::DeviceChoice;
-use examples::plot::{Titles, curves};
+use examples::plot::{Scale, Titles, curves};
 use examples::predict::{self, PredictArgs};
 use examples::report;
 use examples::tagging::{
@@ -225,7 +225,12 @@ fn train(args: &Args) -> Result<()> {
     };
     let report = Report::new(&settings, &columns, best, speeds);
     report::save(&args.out.join("report.json"), &report)?;
-    let titles = Titles { title: "Entity F1 on test by labelled sentences", x: "labelled sentences", y: "F1" };
+    let titles = Titles {
+        title: "Entity F1 on test by labelled sentences",
+        x: "labelled sentences",
+        y: "F1",
+        scale: Scale::Logarithmic,
+    };
     curves(&args.out.join("f1-by-labels.svg"), titles, &report.curves())?;
     report.print();
     println!("\nkept in {}: report.json, f1-by-labels.svg, student/", args.out.display());

@@ -16,7 +16,7 @@ use anyhow::{Result, bail};
 use clap::Parser;
 use examples::device::DeviceChoice;
 use examples::intents::{Data, Draw, Pupil, Settings, Teacher};
-use examples::plot::{Curve, Titles, curves};
+use examples::plot::{Curve, Scale, Titles, curves};
 use examples::report::{self, Spread, milliseconds, percent, table};
 use kd_bench::latency::{Latency, measure};
 use kd_core::trainer::Evaluation;
@@ -223,5 +223,9 @@ fn plot(path: &Path, evaluations: &[Vec<Vec<Evaluation>>; 2]) -> Result<()> {
             .collect(),
     };
     let curves_of: Vec<Curve> = ["gold", "distilled"].into_iter().zip(evaluations).map(curve).collect();
-    curves(path, Titles { title: "Accuracy on the dev sample", x: "updates", y: "accuracy" }, &curves_of)
+    curves(
+        path,
+        Titles { title: "Accuracy on the dev sample", x: "updates", y: "accuracy", scale: Scale::Logarithmic },
+        &curves_of,
+    )
 }

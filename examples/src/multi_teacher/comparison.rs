@@ -175,7 +175,7 @@ impl Comparison<'_> {
 }
 
 /// Does every job until all are done: `done` says whether one is, and not if another process is at it. Those are come back to.
-pub(super) fn in_turns<J>(mut jobs: Vec<J>, done: impl Fn(&J) -> Result<bool>) -> Result<()> {
+pub(crate) fn in_turns<J>(mut jobs: Vec<J>, done: impl Fn(&J) -> Result<bool>) -> Result<()> {
     while !jobs.is_empty() {
         let before = jobs.len();
         let mut left = Vec::new();
@@ -194,7 +194,7 @@ pub(super) fn in_turns<J>(mut jobs: Vec<J>, done: impl Fn(&J) -> Result<bool>) -
 }
 
 /// What a run takes; nothing for one that is done. Of several of one kind, whose entry `probed` is, one is probed.
-pub(super) fn pace_or_probe<K>(
+pub(crate) fn pace_or_probe<K>(
     state: &str,
     done: &[(Value, String, Pace)],
     decides: &Value,

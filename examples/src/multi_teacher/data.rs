@@ -108,7 +108,7 @@ impl DataSet {
 }
 
 /// A digest of every role.
-fn digest_of(
+pub(crate) fn digest_of(
     learn: &Examples,
     choose: Option<&(&'static str, Examples)>,
     report: &[(Part, Examples)],
@@ -124,7 +124,7 @@ fn digest_of(
 }
 
 /// Some of the examples.
-fn select(examples: &Examples, ids: &[usize]) -> Result<Examples> {
+pub(crate) fn select(examples: &Examples, ids: &[usize]) -> Result<Examples> {
     match examples {
         Examples::Texts { data, .. } => Ok(Examples::Texts { data: data.select(ids), left_out: Vec::new() }),
         Examples::Sentences(_) => bail!("expected texts, found sentences of words"),
@@ -132,7 +132,7 @@ fn select(examples: &Examples, ids: &[usize]) -> Result<Examples> {
 }
 
 /// The class of every text.
-fn classes_of(task: &Task, examples: &Examples, classes: &[String]) -> Result<Vec<u32>> {
+pub(crate) fn classes_of(task: &Task, examples: &Examples, classes: &[String]) -> Result<Vec<u32>> {
     match task.targets(examples, classes)? {
         Targets::Classes(rows) => Ok(rows.concat()),
         _ => bail!("{}: expected one class a text", task.name),

@@ -222,7 +222,7 @@ impl Experiment<'_> {
             name,
             built,
             batches: &plan.batches(|examples| lesson.batch(0, examples, self.device)),
-            objective: self.settings.objective(run.alpha),
+            objective: &self.settings.objective(run.alpha),
             settings: self.settings,
             steps: self.steps(),
             evaluate_every: self.evaluate_every(),
@@ -236,7 +236,7 @@ impl Experiment<'_> {
                 Ok(scores_of(self.set(), examples, &probs)?.first())
             }
         });
-        train(&course, evaluate.as_ref().map(|evaluate| evaluate as &dyn Fn() -> Result<f64>))
+        train(&course, None, evaluate.as_ref().map(|evaluate| evaluate as &dyn Fn() -> Result<f64>))
     }
 
     /// What a student says of every part that is reported.
@@ -283,7 +283,7 @@ impl Experiment<'_> {
         let batches = plan.batches(|examples| lesson.batch(0, examples, self.device));
         let objective = self.settings.objective(run.alpha);
         let choose: Vec<&dyn kd_data::encode::Encode> = self.taught.encoded.choose().into_iter().collect();
-        super::plan::probe(&built, &batches, objective, self.settings, &choose, self.device)
+        super::plan::probe(&built, &batches, &objective, None, self.settings, &choose, self.device)
     }
 }
 

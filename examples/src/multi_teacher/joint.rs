@@ -163,7 +163,7 @@ impl<'a> Joint<'a> {
                     name: course_name,
                     built: &built,
                     batches,
-                    objective: self.settings.objective(self.alpha),
+                    objective: &self.settings.objective(self.alpha),
                     settings: self.settings,
                     steps: self.steps(),
                     evaluate_every: self.evaluate_every(),
@@ -172,7 +172,7 @@ impl<'a> Joint<'a> {
                 };
                 let evaluate = || self.evaluate(&built);
                 let chooses = self.taught.iter().any(|taught| taught.set.choose.is_some());
-                train(&course, chooses.then_some(&evaluate as &dyn Fn() -> Result<f64>))
+                train(&course, None, chooses.then_some(&evaluate as &dyn Fn() -> Result<f64>))
             })?;
             let mut scores = serde_json::Map::new();
             let mut answers = Answers::new();
@@ -264,7 +264,7 @@ impl<'a> Joint<'a> {
         let choose: Option<Vec<&dyn Encode>> = self.taught.iter().map(|taught| taught.encoded.choose()).collect();
         self.with_batches(seed, |batches| {
             let (objective, choose) = (self.settings.objective(self.alpha), choose.unwrap_or_default());
-            super::plan::probe(&built, batches, objective, self.settings, &choose, self.device)
+            super::plan::probe(&built, batches, &objective, None, self.settings, &choose, self.device)
         })
     }
 

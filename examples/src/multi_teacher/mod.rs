@@ -32,13 +32,16 @@ use std::path::PathBuf;
 use candle_core::Device;
 
 pub use self::comparison::Comparison;
+pub(crate) use self::comparison::{in_turns, pace_or_probe};
 pub use self::data::{DataSet, read_unlabelled};
+pub(crate) use self::data::{classes_of, digest_of, select};
 pub use self::experiment::{Experiment, Record, Run, scores_of};
 pub use self::joint::Joint;
 pub use self::joint_comparison::{JointComparison, JointReport, JointRow};
 pub use self::method::{Method, Needed, Soft};
 pub use self::options::{
-    PoolingChoice, SoftChoice, StageOneOptions, StudentOptions, TableOptions, TrainingOptions, check_alphas, check_list,
+    CombinationChoice, PoolingChoice, SoftChoice, StageOneOptions, StudentOptions, TableOptions, TrainingOptions,
+    check_alphas, check_list,
 };
 pub use self::results::{Results, name_of};
 pub use self::stage_1::{StageOne, StageOneRecord};

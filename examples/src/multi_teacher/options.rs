@@ -9,6 +9,7 @@ use kd_core::objective::SoftLoss;
 use kd_data::columns::{Columns, LabelKind};
 use kd_data::digest;
 use kd_data::task::{Examples, Task};
+use kd_students::pair::Combination;
 use kd_teachers::heads::Pooling;
 
 use super::{DataSet, Results, Settings, Source, StageOne, TeacherFile, read_unlabelled};
@@ -70,9 +71,30 @@ pub struct StudentOptions {
     /// Words that `bilstm` knows: the first of --vectors, or the most frequent of the training text
     #[arg(long, default_value_t = 150_000)]
     pub words: usize,
+    /// How `bilstm` puts the vectors u and v of the two texts together
+    #[arg(long, value_enum, default_value_t = CombinationChoice::Concat)]
+    pub combination: CombinationChoice,
     /// An encoder layer computes in bf16; weights and their updates stay in f32
     #[arg(long)]
     pub bf16: bool,
+}
+
+/// How the vectors of two texts become one.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum CombinationChoice {
+    /// [u, v], as TMKD's BiLSTM may have it
+    Concat,
+    /// [u, v, |u - v|, u · v], which sees whether the texts are alike
+    ConcatDifferenceProduct,
+}
+
+impl From<CombinationChoice> for Combination {
+    fn from(choice: CombinationChoice) -> Self {
+        match choice {
+            CombinationChoice::Concat => Combination::Concat,
+            CombinationChoice::ConcatDifferenceProduct => Combination::ConcatDifferenceProduct,
+        }
+    }
 }
 
 /// How an encoder makes one vector of a sequence.

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use candle_core::Device;
 use kd_core::batch::Batches;
-use kd_core::objective::PerHead;
+use kd_core::objective::Objective;
+use kd_core::weighting::TeacherWeighting;
 use kd_data::encode::Encode;
 use serde_json::Value;
 
@@ -109,7 +110,8 @@ pub fn pace_of(done: &[(Value, String, Pace)], wanted: &Value, device: &str) -> 
 pub fn probe(
     built: &Built,
     batches: &dyn Batches,
-    objective: PerHead,
+    objective: &dyn Objective,
+    weighting: Option<&mut dyn TeacherWeighting>,
     settings: &Settings,
     choose: &[&dyn Encode],
     device: &Device,
@@ -125,7 +127,7 @@ pub fn probe(
         seed: 0,
         checkpoint: None,
     };
-    let mut pace = train(&course, None)?.pace;
+    let mut pace = train(&course, weighting, None)?.pace;
     for (set, all) in choose.iter().enumerate() {
         let n = all.lengths().len();
         let first = First { all: *all, n: n.min(PROBE_ASKED) };

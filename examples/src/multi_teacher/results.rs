@@ -130,6 +130,12 @@ impl Results {
         make: impl FnOnce() -> Result<Option<T>>,
     ) -> Result<Option<T>> {
         if let Some(result) = self.done(name)? {
+            // A process that was killed behind its result left its claim, which is the last to go.
+            if self.file(name, "claim").exists()
+                && let Some(claim) = self.claim(name)?
+            {
+                self.clear(name, claim)?;
+            }
             return Ok(Some(result));
         }
         let Some(claim) = self.claim(name)? else { return Ok(None) };
@@ -150,6 +156,11 @@ impl Results {
     /// If a file cannot be written or removed.
     fn finish(&self, name: &str, result: &impl Serialize, claim: Claim) -> Result<()> {
         report::save(&self.file(name, "json"), result)?;
+        self.clear(name, claim)
+    }
+
+    /// Removes what a run needed on its way to a result that is there.
+    fn clear(&self, name: &str, claim: Claim) -> Result<()> {
         remove(&self.file(name, "checkpoint"))?;
         // Last: whoever gets hold of the claim from here on finds the result.
         remove(&claim.path)
@@ -210,6 +221,22 @@ mod tests {
         assert!(results.claim("a").unwrap().is_some());
         drop(results.claim("b").unwrap());
         assert!(results.claim("b").unwrap().is_some());
+    }
+
+    #[test]
+    fn what_was_left_behind_a_result_is_removed_when_it_is_asked_for() {
+        let (_folder, results) = folder();
+        let make = || -> Result<Option<u32>> { panic!("it is there") };
+        for end in ["claim", "checkpoint"] {
+            std::fs::write(results.file("a", end), "").unwrap();
+        }
+        report::save(&results.file("a", "json"), &7).unwrap(); // and then it was killed
+        let claim = results.claim("a").unwrap();
+        assert_eq!(results.made("a", make).unwrap(), Some(7));
+        assert!(results.file("a", "claim").exists(), "another process is at it");
+        drop(claim);
+        assert_eq!(results.made("a", make).unwrap(), Some(7));
+        assert!(!results.file("a", "checkpoint").exists() && !results.file("a", "claim").exists());
     }
 
     #[test]

@@ -111,14 +111,14 @@ impl StageOne {
                 name: &name,
                 built: &built,
                 batches: &plan.batches(|examples| lesson.batch(0, examples, &self.device)),
-                objective: self.settings.objective(1.0),
+                objective: &self.settings.objective(1.0),
                 settings: &self.settings,
                 steps: self.steps(),
                 evaluate_every: self.steps(),
                 seed,
                 checkpoint: checkpoint_of(&self.results, &name, self.steps(), self.checkpoint_every),
             };
-            let trained = train(&course, None)?;
+            let trained = train(&course, None, None)?;
             kd_core::checkpoint::save(&path, &built.variables.tensors(), &name)?;
             let device = super::name_of_device(&self.device).to_string();
             let (name, steps, pace) = (name.clone(), trained.steps, trained.pace);
@@ -160,6 +160,6 @@ impl StageOne {
     pub fn probe(&self, pupil: &Pupil<'_>, soft: Soft, seed: u64) -> Result<Pace> {
         let (built, lesson, plan) = (self.build(pupil, soft, seed)?, self.lesson(soft), self.plan(seed)?);
         let batches = plan.batches(|examples| lesson.batch(0, examples, &self.device));
-        super::plan::probe(&built, &batches, self.settings.objective(1.0), &self.settings, &[], &self.device)
+        super::plan::probe(&built, &batches, &self.settings.objective(1.0), None, &self.settings, &[], &self.device)
     }
 }

@@ -23,7 +23,7 @@ use kd_teachers::heads::{Pooling, Representation, RepresentationOptions};
 use kd_teachers::hub::{FindOptions, HubEnvironment, ModelFiles};
 use serde_json::{Value, json};
 
-use super::training::{Settings, answers};
+use super::training::{Settings, answers, of_every_text};
 use super::words::Words;
 use super::{DataSet, StudentOptions, check_list};
 use crate::fine_tune;
@@ -101,7 +101,7 @@ impl Source {
                     bail!("--{flag}: expected an encoder as --student, found bilstm");
                 }
             }
-            let words = Words::open(options.vectors.as_deref(), options.words, texts)?;
+            let words = Words::open(options.vectors.as_deref(), options.words, options.combination.into(), texts)?;
             return Ok(Self(Kind::Words(Box::new(words))));
         }
         let find = FindOptions { pickle: options.pickle, ..FindOptions::default() };
@@ -220,6 +220,21 @@ impl Pupil<'_> {
             (Kind::Encoder(_), 1) => "1-layer".to_string(),
             (Kind::Encoder(_), layers) => format!("{layers}-layers"),
         }
+    }
+
+    /// The vector of every text as the checkpoint makes it, without heads and without training: `(examples, width)` f32 on
+    /// the CPU.
+    ///
+    /// # Errors
+    /// If it is no encoder, or cannot read the texts.
+    pub fn vectors(&self, encoded: &dyn Encode, device: &Device) -> Result<Tensor> {
+        let Kind::Encoder(pretrained) = &self.source.0 else {
+            bail!("expected a pretrained encoder to make vectors of texts, found {}", self.name());
+        };
+        let (body, _) = pretrained.build(self.layers, 0, device)?;
+        let body: Box<dyn Represent> =
+            if device.is_cpu() { Box::new(body.pack(Precision::F32)?) } else { Box::new(body) };
+        of_every_text(encoded, device, &|tokens| body.represent(tokens, Mode::Eval))
     }
 
     /// A batch of pairs of `len` tokens together, or as many as it can read, of no meaning: to be timed.
@@ -404,6 +419,7 @@ mod tests {
             pickle: false,
             layers: None,
             pooling: crate::multi_teacher::PoolingChoice::Family,
+            combination: crate::multi_teacher::CombinationChoice::Concat,
             vectors: None,
             words: 0,
             bf16: false,

@@ -7,12 +7,13 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
-use kd_core::batch::{Batch, Batches};
+use kd_core::batch::{Batch, Batches, Tokens};
 use kd_core::model::{Mode, Output, Student};
-use kd_core::objective::{PerHead, SoftLoss};
+use kd_core::objective::{Objective, PerHead, SoftLoss};
 use kd_core::optim::AdamWConfig;
 use kd_core::schedule::{Schedule, ValueSchedule};
 use kd_core::trainer::{Evaluation, Interval, Observer, Outcome, Report, Trainer, TrainerConfig};
+use kd_core::weighting::TeacherWeighting;
 use kd_data::batches::{restore, sequential};
 use kd_data::encode::Encode;
 use serde::{Deserialize, Serialize};
@@ -150,7 +151,7 @@ pub struct Course<'a> {
     /// What.
     pub batches: &'a dyn Batches,
     /// With which loss.
-    pub objective: PerHead,
+    pub objective: &'a dyn Objective,
     /// How.
     pub settings: &'a Settings,
     /// Updates.
@@ -166,6 +167,22 @@ pub struct Course<'a> {
 impl std::fmt::Debug for Course<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Course").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Course<'a> {
+    /// The trainer of this course, at its beginning and without a checkpoint.
+    ///
+    /// # Errors
+    /// If a setting is out of its range.
+    pub fn trainer(&self) -> kd_core::Result<Trainer<'a>> {
+        let Course { built, objective, settings, steps, evaluate_every, seed, checkpoint, .. } = self;
+        let config = TrainerConfig {
+            checkpoint_every: checkpoint.as_ref().map_or(*steps, |(_, every)| *every),
+            may_be_still: built.student.may_be_still(),
+            ..settings.trainer(*steps, *evaluate_every, *seed)
+        };
+        Trainer::new(&built.student, &built.variables, *objective, config)
     }
 }
 
@@ -241,19 +258,20 @@ impl Observer for Timed<'_> {
     }
 }
 
-/// Trains the student; the weights of the best evaluation, or the last where nothing is evaluated, are its weights then.
+/// Trains the student, its teachers weighed by `weighting` if there is one; the weights of the best evaluation, or the last where nothing is evaluated, are its weights then.
 ///
 /// # Errors
 /// If the checkpoint is another run's, a loss is no number again and again, or Ctrl-C was pressed.
-pub fn train(course: &Course<'_>, evaluate: Option<&dyn Fn() -> Result<f64>>) -> Result<Trained> {
-    let Course { name, built, batches, objective, settings, steps, evaluate_every, seed, checkpoint } = course;
-    let every = checkpoint.as_ref().map_or(*steps, |(_, every)| *every);
-    let config = TrainerConfig {
-        checkpoint_every: every,
-        may_be_still: built.student.may_be_still(),
-        ..settings.trainer(*steps, *evaluate_every, *seed)
-    };
-    let mut trainer = Trainer::new(&built.student, &built.variables, objective, config)?;
+pub fn train(
+    course: &Course<'_>,
+    weighting: Option<&mut dyn TeacherWeighting>,
+    evaluate: Option<&dyn Fn() -> Result<f64>>,
+) -> Result<Trained> {
+    let Course { name, steps, checkpoint, .. } = course;
+    let mut trainer = course.trainer()?;
+    if let Some(weighting) = weighting {
+        trainer = trainer.with_weighting(weighting);
+    }
     if let Some((path, _)) = checkpoint {
         trainer = trainer.with_checkpoint(path)?;
     }
@@ -274,7 +292,7 @@ pub fn train(course: &Course<'_>, evaluate: Option<&dyn Fn() -> Result<f64>>) ->
     let mut progress = Progress::new(name, *steps, trainer.step_count(), "steps");
     let mut timed = Timed(&clock);
     let mut observers: Vec<&mut dyn Observer> = vec![&mut timed, &mut progress];
-    if trainer.fit(*batches, score, &mut observers)? == Outcome::Interrupted {
+    if trainer.fit(course.batches, score, &mut observers)? == Outcome::Interrupted {
         bail!(Interrupted);
     }
     let kept_step = trainer.best().map_or(trainer.step_count(), |best| best.step);
@@ -288,19 +306,32 @@ pub fn train(course: &Course<'_>, evaluate: Option<&dyn Fn() -> Result<f64>>) ->
 /// # Errors
 /// If the student cannot read the texts, or Ctrl-C was pressed.
 pub fn answers(student: &dyn Student, encoded: &dyn Encode, device: &Device) -> Result<Tensor> {
+    of_every_text(encoded, device, &|tokens| {
+        kd_core::model::mean_probabilities(&student.forward(tokens, Mode::Eval)?.detach().heads)
+    })
+}
+
+/// What `ask` gives for every text, a row each: `(examples, width)` f32 on the CPU.
+///
+/// # Errors
+/// Those of `ask`, and if Ctrl-C was pressed.
+pub(super) fn of_every_text(
+    encoded: &dyn Encode,
+    device: &Device,
+    ask: &dyn Fn(&Tokens) -> candle_core::Result<Tensor>,
+) -> Result<Tensor> {
     let tokens = if device.is_cpu() { ASKED_ON_CPU } else { ASKED_ON_GPU };
     let batches = sequential(encoded.lengths(), tokens);
-    let mut probs = Vec::with_capacity(batches.len());
+    let mut said = Vec::with_capacity(batches.len());
     for examples in &batches {
         interrupt::check()?;
-        let output = student.forward(&encoded.collate(examples)?, Mode::Eval)?.detach();
-        probs.push(kd_core::model::mean_probabilities(&output.heads)?);
+        said.push(ask(&encoded.collate(examples)?)?.detach());
     }
     // Read from the device once.
-    let probs = Tensor::cat(&probs, 0)?.to_device(&Device::Cpu)?;
-    let (examples, classes) = probs.dims2()?;
-    let rows = restore(&[batches.concat()], [probs.to_vec2::<f32>()?]);
-    Ok(Tensor::from_vec(rows.concat(), (examples, classes), &Device::Cpu)?)
+    let said = Tensor::cat(&said, 0)?.to_device(&Device::Cpu)?;
+    let (examples, width) = said.dims2()?;
+    let rows = restore(&[batches.concat()], [said.to_vec2::<f32>()?]);
+    Ok(Tensor::from_vec(rows.concat(), (examples, width), &Device::Cpu)?)
 }
 
 /// Answers by the name of the part.

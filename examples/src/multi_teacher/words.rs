@@ -18,7 +18,7 @@ use kd_data::vocabulary::Vocabulary;
 use kd_students::bundle::{BundleOptions, PairDescription, save_pairs};
 use kd_students::encoder::UNKNOWN;
 use kd_students::lookup::Lookup;
-use kd_students::pair::{PairEncoder, PairEncoderConfig};
+use kd_students::pair::{Combination, PairEncoder, PairEncoderConfig};
 use kd_students::split_words;
 use serde_json::{Value, json};
 
@@ -45,7 +45,7 @@ impl Words {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub(super) fn open(path: Option<&Path>, n: usize, texts: &[&Examples]) -> Result<Self> {
+    pub(super) fn open(path: Option<&Path>, n: usize, combination: Combination, texts: &[&Examples]) -> Result<Self> {
         let (words, values, width) = match path {
             Some(path) => {
                 let mut known = HashSet::new();
@@ -70,7 +70,7 @@ impl Words {
         ]);
         let lookup = Lookup::new(words, Vec::new(), true, 1)?;
         let config = PairEncoderConfig::new(lookup.word_rows());
-        let config = PairEncoderConfig { word_width: width.unwrap_or(config.word_width), ..config };
+        let config = PairEncoderConfig { word_width: width.unwrap_or(config.word_width), combination, ..config };
         let first = lookup.word_rows() - lookup.words().len();
         let vectors = values.chunks(config.word_width).enumerate();
         let vectors = vectors.map(|(place, vector)| (first + place, vector.to_vec())).collect();
@@ -235,7 +235,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("vectors.txt");
         std::fs::write(&path, "The 1 2\nthe 3 4\ncat 5 6\ndog 7 8\n").unwrap();
-        let words = Words::open(Some(&path), 2, &[]).unwrap();
+        let words = Words::open(Some(&path), 2, Combination::Concat, &[]).unwrap();
         assert_eq!(words.lookup.words(), ["the", "cat"]);
         assert_eq!(words.vectors, [(2, vec![1., 2.]), (3, vec![5., 6.])]);
         assert_eq!((words.config.word_width, words.config.words), (2, 4));
@@ -250,7 +250,7 @@ mod tests {
                 |(name, tensor): (String, Tensor)| (name, tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap());
             variables.tensors().into_iter().map(values).collect::<Vec<_>>()
         };
-        let alone = Words::open(Some(&path), 2, &[]).unwrap().build(2, &Device::Cpu).unwrap().1;
+        let alone = Words::open(Some(&path), 2, Combination::Concat, &[]).unwrap().build(2, &Device::Cpu).unwrap().1;
         variables.named().iter().for_each(|(_, var)| var.set(&var.zeros_like().unwrap()).unwrap());
         assert_eq!(all(&words.build(2, &Device::Cpu).unwrap().1), all(&alone));
     }
@@ -258,9 +258,9 @@ mod tests {
     #[test]
     fn without_vectors_the_frequent_words_of_the_texts_are_known() {
         let train = pairs(&[("a b", Some("c a")), ("b d", Some("a"))]);
-        let words = Words::open(None, 10, &[&train]).unwrap();
+        let words = Words::open(None, 10, Combination::Concat, &[&train]).unwrap();
         assert_eq!(words.lookup.words(), ["a", "b"]);
-        assert_ne!(words.digest, Words::open(None, 1, &[&train]).unwrap().digest);
+        assert_ne!(words.digest, Words::open(None, 1, Combination::Concat, &[&train]).unwrap().digest);
         let single = pairs(&[("a", None)]);
         let message = words.encode("test", &single, 5, &Device::Cpu).unwrap_err().to_string();
         assert_eq!(message, "pairs.tsv:7: expected two texts, which bilstm reads, found one");
