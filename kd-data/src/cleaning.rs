@@ -68,3 +68,6 @@ pub fn is_stop_word(word: &str, tokenizer: Tokenizer) -> bool {
         Tokenizer::Blanks => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

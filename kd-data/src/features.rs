@@ -12,7 +12,7 @@
 //! This crate counts symbols and does not number them: [`dictionary`] lists those of a cluster, the most frequent first, and the
 //! student that is built over the list has the only table from symbols to ids, in training and in deployment alike. The
 //! symbols of `char` are characters, those of the boundaries are words like others. So features depend on file and reading
-//! alone, and [`read`] keeps them under a name made of both.
+//! alone, and [`read_cached`] keeps them under a name made of both.
 //!
 //! ```
 //! use kd_data::features::{Branch, Cluster, Features, Limits, Reading, Target, TargetKind, dictionary};
@@ -48,6 +48,7 @@
 //! # Ok::<(), kd_data::Error>(())
 //! ```
 
+mod cache;
 mod dictionary;
 mod encode;
 mod reading;
@@ -57,6 +58,7 @@ mod spans;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+pub use cache::{Origin, read_cached};
 pub use dictionary::{Limits, dictionary};
 pub use reading::{Branch, CHARACTERS, Cluster, END, POSITIONS, Reading, START, Target, TargetKind, WORDS};
 pub use sequences::Sequences;
@@ -224,3 +226,6 @@ impl Features {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,8 @@
 //!
 //! The file is streamed; only wanted words are kept, so a file of a gigabyte costs no more memory than its useful part.
 //! The first line sets the width. A first line `words width`, as word2vec and fastText write it, is accepted and checked.
-//! Words with blanks in them (a few lines of `glove.840B`) are errors, as every line of another width is.
+//! Words with blanks in them (a few lines of `glove.840B`) are errors, as every line of another width is, unless the width is
+//! known beforehand ([`read_vectors_of_width`]).
 //! (Pennington, Socher and Manning 2014.)
 
 use std::collections::HashSet;
@@ -28,8 +29,27 @@ pub struct Vectors {
 /// # Errors
 /// If the file cannot be read or is empty, if a line is not UTF-8 or of another width, or if a wanted word's value is not a
 /// finite number; the message names the line.
-pub fn read_vectors(path: impl AsRef<Path>, mut wanted: impl FnMut(&str) -> bool) -> Result<Vectors> {
-    let path = path.as_ref();
+pub fn read_vectors(path: impl AsRef<Path>, wanted: impl FnMut(&str) -> bool) -> Result<Vectors> {
+    read(path.as_ref(), None, wanted)
+}
+
+/// As [`read_vectors`], of vectors of `width` values: what stands before the last `width` fields of a line is the word, with
+/// its blanks.
+///
+/// # Errors
+/// As there; and if a line has fewer fields, or a first line `words width` says another width.
+pub fn read_vectors_of_width(
+    path: impl AsRef<Path>,
+    width: usize,
+    wanted: impl FnMut(&str) -> bool,
+) -> Result<Vectors> {
+    if width == 0 {
+        return Err(Error::argument("width of vectors", "at least 1", "0"));
+    }
+    read(path.as_ref(), Some(width), wanted)
+}
+
+fn read(path: &Path, known: Option<usize>, mut wanted: impl FnMut(&str) -> bool) -> Result<Vectors> {
     let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(Error::io(path))?);
     let mut vectors = Vectors { width: 0, words: Vec::new(), values: Vec::new() };
     let (mut seen, mut header, mut bytes) = (HashSet::new(), None, Vec::new());
@@ -49,22 +69,26 @@ pub fn read_vectors(path: impl AsRef<Path>, mut wanted: impl FnMut(&str) -> bool
         let text = text.trim_end_matches(['\n', '\r', ' ']);
         let text = if line == 1 { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text };
         let width = text.bytes().filter(|&byte| byte == b' ').count();
-        if line == 1 && width == 1 && text.split(' ').all(|field| field.parse::<usize>().is_ok()) {
+        if line == 1 && width == 1 && known != Some(1) && text.split(' ').all(|field| field.parse::<usize>().is_ok()) {
             header = text.split(' ').nth(1).and_then(|width| width.parse().ok());
+            if let (Some(known), Some(found)) = (known, header.filter(|width| known != Some(*width))) {
+                return Err(Error::line(path, line, count(known, "value"), found.to_string()));
+            }
             continue;
         }
         if vectors.width == 0 {
-            vectors.width = header.unwrap_or(width);
+            vectors.width = known.or(header).unwrap_or(width);
         }
         let found = || format!("{} after the word", count(width, "value"));
         if vectors.width == 0 {
             return Err(Error::line(path, line, "a word and its values", found()));
         }
-        if width != vectors.width {
+        if width < vectors.width || (width > vectors.width && known.is_none()) {
             return Err(Error::line(path, line, count(vectors.width, "value"), found()));
         }
         n_words += 1;
-        let Some((word, values)) = text.split_once(' ') else { continue };
+        let Some((gap, _)) = text.rmatch_indices(' ').nth(vectors.width - 1) else { continue };
+        let (word, values) = (&text[..gap], &text[gap + 1..]);
         if !wanted(word) || !seen.insert(word.to_string()) {
             continue;
         }
@@ -112,6 +136,24 @@ mod tests {
         assert_eq!(read("\u{feff}a 1 2".as_bytes(), &["a"]).unwrap(), expected);
         // U+00A0 is part of a word.
         assert_eq!(read("x\u{a0}y 1 2\na 1 2\n".as_bytes(), &["a"]).unwrap(), expected);
+    }
+
+    #[test]
+    fn words_with_blanks_are_read_where_the_width_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("v.txt");
+        std::fs::write(&path, ". . . 1 2\na 3 4\nat x@y.z 5 6\n").unwrap();
+        let vectors = read_vectors_of_width(&path, 2, |word| word != "a").unwrap();
+        assert_eq!((vectors.words, vectors.values), (vec![". . .".into(), "at x@y.z".into()], vec![1., 2., 5., 6.]));
+        let message = read_vectors_of_width(&path, 5, |_| true).unwrap_err().to_string();
+        assert!(message.ends_with("v.txt:1: expected 5 values, found 4 values after the word"), "{message}");
+        std::fs::write(&path, "1 3\na 1 2 3\n").unwrap();
+        let message = read_vectors_of_width(&path, 2, |_| true).unwrap_err().to_string();
+        assert!(message.ends_with("v.txt:1: expected 2 values, found 3"), "{message}");
+        assert_eq!(read_vectors_of_width(&path, 3, |_| true).unwrap().words, ["a"]);
+        // Of one value, such a line is a word and its value.
+        std::fs::write(&path, "1 3\n2 4\n").unwrap();
+        assert_eq!(read_vectors_of_width(&path, 1, |_| true).unwrap().values, [3.0, 4.0]);
     }
 
     #[test]

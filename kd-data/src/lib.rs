@@ -9,9 +9,10 @@
 //! - [`conll`], [`snips`], [`glue`], [`snli`], [`wikiqa`], [`neuronblocks`] and [`columns`] (plain TSV, CSV, JSON lines,
 //!   Parquet) read data sets into [`example`]s; [`tags`] converts tag schemes and names classes;
 //! - [`squad`] makes pairs of questions with sentences and passages, by way of [`sentences`] and [`retrieval`];
-//! - [`task`] knows the data sets by name: files, classes, and the numbers that say how good predictions are;
+//! - [`task`] knows the data sets by name: files, classes, and the numbers that say how good predictions are; [`scores`] knows
+//!   metrics by name;
 //! - [`sample`] draws the few labelled examples of a low-resource experiment;
-//! - [`vocabulary`] and [`glove`] make the tables of a student, [`encode`] turns sentences into [`kd_core::batch::Tokens`],
+//! - [`vocabulary`], [`glove`] and [`vectors`] make the tables of a student, [`encode`] turns sentences into [`kd_core::batch::Tokens`],
 //!   for a pretrained encoder (word pieces) or for a small tagger (words and characters);
 //! - [`table`], [`features`], [`tokenize`] and [`cleaning`] read files of columns as a configuration describes them: texts,
 //!   what is known of each word, labels of any kind, and the dictionaries of a network;
@@ -34,6 +35,7 @@ pub mod glue;
 pub mod neuronblocks;
 pub mod retrieval;
 pub mod sample;
+pub mod scores;
 pub mod sentences;
 mod separated;
 pub mod snips;
@@ -44,6 +46,7 @@ pub mod tags;
 pub mod task;
 pub mod teacher_outputs;
 pub mod tokenize;
+pub mod vectors;
 pub mod vocabulary;
 pub mod wikiqa;
 

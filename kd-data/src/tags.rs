@@ -27,6 +27,27 @@ pub enum TagScheme {
 }
 
 impl TagScheme {
+    /// The scheme that configurations call `IOB` (IOB1), `BIO` (IOB2) or `BIOES`; `IOB1` and `IOB2` are names too.
+    ///
+    /// ```
+    /// use kd_data::tags::TagScheme;
+    /// assert_eq!(TagScheme::named("BIO")?, TagScheme::Iob2);
+    /// let message = TagScheme::named("BILOU").unwrap_err().to_string();
+    /// assert_eq!(message, "tagging scheme: expected IOB, BIO or BIOES, found `BILOU`");
+    /// # Ok::<(), kd_data::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If it has another name.
+    pub fn named(name: &str) -> Result<Self> {
+        match name {
+            "IOB" | "IOB1" => Ok(Self::Iob1),
+            "BIO" | "IOB2" => Ok(Self::Iob2),
+            "BIOES" => Ok(Self::Bioes),
+            _ => Err(Error::argument("tagging scheme", "IOB, BIO or BIOES", format!("`{name}`"))),
+        }
+    }
+
     /// The scheme that the fewest sentences deviate from, and how many do; of equally good ones the first of IOB2, IOB1
     /// and BIOES.
     ///

@@ -70,3 +70,6 @@ impl Tokenizer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,8 +73,8 @@ mod tests {
     fn the_best_span_is_that_of_all_pairs() {
         let (start, end) = ([0.3f32, -1.0, 2.0, 0.1, 1.9], [1.0f32, 2.0, -3.0, 0.4, 0.2]);
         let mut all: Vec<(f32, (usize, usize))> = Vec::new();
-        for last in 0..5 {
-            all.extend((0..=last).map(|first| (start[first] + end[last], (first, last))));
+        for (last, end) in end.iter().enumerate() {
+            all.extend((0..=last).map(|first| (start[first] + end, (first, last))));
         }
         let best = all.iter().fold(all[0], |best, other| if other.0 > best.0 { *other } else { best });
         assert_eq!(best_span(&start, &end), Some(best.1));
