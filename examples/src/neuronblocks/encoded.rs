@@ -75,14 +75,10 @@ impl Encoded {
         device: &Device,
     ) -> Result<Self> {
         let column = |(idx, column): (usize, &kd_data::features::Column)| match &column.symbols {
-            Symbols::Spelling(of) if column.cluster == CHARACTERS => Column::Spellings {
-                column: *of,
-                spellings: dictionaries.spellings(features.sequences(*of).symbols()),
-            },
-            _ => Column::Ids {
-                column: idx,
-                ids: dictionaries.ids(&column.cluster, features.sequences(idx).symbols()),
-            },
+            Symbols::Spelling(of) if column.cluster == CHARACTERS => {
+                Column::Spellings { column: *of, spellings: dictionaries.spellings(features.sequences(*of).symbols()) }
+            }
+            _ => Column::Ids { column: idx, ids: dictionaries.ids(&column.cluster, features.sequences(idx).symbols()) },
         };
         let of_branch = |(name, length): &(String, Option<usize>)| {
             let columns = features.columns.iter().enumerate().filter(|(_, column)| column.branch == *name);
@@ -254,7 +250,9 @@ impl Encoded {
 /// Tokens of a branch of an example.
 fn length(features: &Features, branch: &Branch, example: usize) -> usize {
     let tokens = match branch.columns.first() {
-        Some(Column::Ids { column, .. } | Column::Spellings { column, .. }) => features.sequences(*column).ids(example).len(),
+        Some(Column::Ids { column, .. } | Column::Spellings { column, .. }) => {
+            features.sequences(*column).ids(example).len()
+        }
         None => 0,
     };
     tokens.min(branch.length.unwrap_or(usize::MAX))

@@ -6,9 +6,14 @@
 //!                                                                                   `--encode--> batches --Trainer--'
 //! ```
 
+pub mod answers;
 pub mod auc;
+pub mod blueprint;
+pub mod check;
 pub mod configuration;
 pub mod convert;
+pub mod dictionaries;
 pub mod draw;
+pub mod encoded;
 pub mod encoder_block;
 pub mod flags;
