@@ -20,6 +20,7 @@ use examples::neuronblocks::auc::Auc;
 use examples::neuronblocks::check::Checked;
 use examples::neuronblocks::configuration::Configuration;
 use examples::neuronblocks::convert::Convert;
+use examples::neuronblocks::{flags, session};
 use examples::report;
 
 /// Networks from a JSON file.
@@ -32,6 +33,12 @@ struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Train a network
+    Train(Box<flags::Train>),
+    /// Score a saved network on a file
+    Test(flags::Test),
+    /// Ask a saved network
+    Predict(flags::Predict),
     /// Check a configuration: shapes, numbers of parameters, warnings; its data files need not exist
     Check(Check),
     /// Draw a network as SVG
@@ -62,6 +69,9 @@ struct Draw {
 fn main() -> Result<()> {
     examples::start()?;
     match Args::parse().command {
+        Command::Train(args) => session::train(&args),
+        Command::Test(args) => session::test(&args),
+        Command::Predict(args) => session::predict(&args),
         Command::Check(args) => {
             Checked::new(&Configuration::read(&args.conf_path)?)?.print();
             Ok(())

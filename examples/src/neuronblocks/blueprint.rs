@@ -113,6 +113,9 @@ impl Blueprint {
                 None => clusters.push(features::Cluster { name: features::WORDS.to_string(), columns: loose }),
             }
         }
+        let scores = configuration.distillation.iter().flat_map(|it| it.score_columns());
+        let scores = scores.filter(|column| !inputs.target.contains(column));
+        let scores = scores.map(|column| features::Target { column, kind: TargetKind::Number });
         let targets = inputs
             .target
             .iter()
@@ -128,7 +131,7 @@ impl Blueprint {
             header: inputs.file_with_col_header,
             branches: inputs.model_inputs.iter().map(branch).collect(),
             clusters,
-            targets: if has_targets { targets.collect() } else { Vec::new() },
+            targets: if has_targets { targets.chain(scores).collect() } else { Vec::new() },
             tokenizer: tokenizer(configuration)?,
             cleaning: cleaning(&configuration.training.text_preprocessing),
             boundaries: inputs.add_start_end_for_seq,

@@ -16,4 +16,8 @@ pub mod dictionaries;
 pub mod draw;
 pub mod encoded;
 pub mod encoder_block;
+pub mod evaluation;
 pub mod flags;
+pub mod model;
+pub mod session;
+pub mod teachers;
