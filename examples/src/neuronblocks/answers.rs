@@ -147,7 +147,12 @@ pub fn largest(values: &[f32]) -> usize {
 ///
 /// # Errors
 /// If a field is not one of the answer's, or names no class.
-pub fn fields(answer: &Answer, fields: &[Field], classes: &[String], span: impl Fn(usize, usize) -> String) -> Result<Vec<String>> {
+pub fn fields(
+    answer: &Answer,
+    fields: &[Field],
+    classes: &[String],
+    span: impl Fn(usize, usize) -> String,
+) -> Result<Vec<String>> {
     let class = |idx: usize| classes.get(idx).cloned().unwrap_or_default();
     let field = |field: &Field| match (field, answer) {
         (Field::Prediction, Answer::Probs(probs)) => Ok(class(largest(probs))),

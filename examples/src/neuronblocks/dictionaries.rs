@@ -112,7 +112,10 @@ mod tests {
         let dictionaries = dictionaries();
         let words = ["né", "The", "the"].map(String::from);
         assert_eq!(dictionaries.ids("word", &words), [3, UNKNOWN, 2]);
-        assert_eq!(dictionaries.spellings(&["né".to_string(), String::new(), "on".into()]), [vec![2, 3], vec![1], vec![1, 2]]);
+        assert_eq!(
+            dictionaries.spellings(&["né".to_string(), String::new(), "on".into()]),
+            [vec![2, 3], vec![1], vec![1, 2]]
+        );
         assert_eq!(dictionaries.spellings(&["n".repeat(100)])[0].len(), 64);
         assert_eq!(dictionaries.rows()["char"], 4);
         assert_eq!(dictionaries.classes_of("label").unwrap().len(), 2);

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use kd_core::batch::{Batch, Rows, Sequence, Tokens};
+use kd_data::encode::Encode;
 use kd_data::features::{CHARACTERS, Features, Symbols, Values};
 
 use super::dictionaries::Dictionaries;
@@ -35,6 +36,17 @@ struct Branch {
     columns: Vec<Column>,
     /// Tokens of every sequence with its padding; the longest of the batch if there is none.
     length: Option<usize>,
+    /// The branch in the pieces of a pretrained encoder, in place of its columns.
+    pieces: Option<Pieces>,
+}
+
+/// Texts in word pieces.
+struct Pieces(Box<dyn Encode>);
+
+impl std::fmt::Debug for Pieces {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Pieces").field(&self.0.lengths().len()).finish()
+    }
 }
 
 /// What a row is.
@@ -75,18 +87,14 @@ impl Encoded {
         device: &Device,
     ) -> Result<Self> {
         let column = |(idx, column): (usize, &kd_data::features::Column)| match &column.symbols {
-            Symbols::Spelling(of) if column.cluster == CHARACTERS => Column::Spellings {
-                column: *of,
-                spellings: dictionaries.spellings(features.sequences(*of).symbols()),
-            },
-            _ => Column::Ids {
-                column: idx,
-                ids: dictionaries.ids(&column.cluster, features.sequences(idx).symbols()),
-            },
+            Symbols::Spelling(of) if column.cluster == CHARACTERS => {
+                Column::Spellings { column: *of, spellings: dictionaries.spellings(features.sequences(*of).symbols()) }
+            }
+            _ => Column::Ids { column: idx, ids: dictionaries.ids(&column.cluster, features.sequences(idx).symbols()) },
         };
         let of_branch = |(name, length): &(String, Option<usize>)| {
             let columns = features.columns.iter().enumerate().filter(|(_, column)| column.branch == *name);
-            Branch { columns: columns.map(column).collect(), length: *length }
+            Branch { columns: columns.map(column).collect(), length: *length, pieces: None }
         };
         let branches: Vec<Branch> = branches.iter().map(of_branch).collect();
         let targets = targets
@@ -97,6 +105,13 @@ impl Encoded {
         let tokens = |example| branches.iter().map(|branch| length(&features, branch, example)).sum();
         let lengths = (0..features.len()).map(tokens).collect();
         Ok(Self { branches, targets, row, lengths, device: device.clone(), features })
+    }
+
+    /// Reads branch `branch_idx` in word pieces, one sequence for each example.
+    pub fn read_pieces(&mut self, branch_idx: usize, pieces: Box<dyn Encode>) {
+        self.branches[branch_idx].pieces = Some(Pieces(pieces));
+        let tokens = |example| self.branches.iter().map(|branch| length(&self.features, branch, example)).sum();
+        self.lengths = (0..self.features.len()).map(tokens).collect();
     }
 
     /// What was read.
@@ -196,6 +211,9 @@ impl Encoded {
     }
 
     fn sequence(&self, branch: &Branch, examples: &[usize]) -> candle_core::Result<Sequence> {
+        if let Some(Pieces(pieces)) = &branch.pieces {
+            return Ok(pieces.collate(examples)?.first);
+        }
         let lengths: Vec<usize> = examples.iter().map(|&example| length(&self.features, branch, example)).collect();
         let len = branch.length.unwrap_or_else(|| lengths.iter().copied().max().unwrap_or(0));
         let (batch, device) = (examples.len(), &self.device);
@@ -253,8 +271,13 @@ impl Encoded {
 
 /// Tokens of a branch of an example.
 fn length(features: &Features, branch: &Branch, example: usize) -> usize {
+    if let Some(Pieces(pieces)) = &branch.pieces {
+        return pieces.lengths()[example];
+    }
     let tokens = match branch.columns.first() {
-        Some(Column::Ids { column, .. } | Column::Spellings { column, .. }) => features.sequences(*column).ids(example).len(),
+        Some(Column::Ids { column, .. } | Column::Spellings { column, .. }) => {
+            features.sequences(*column).ids(example).len()
+        }
         None => 0,
     };
     tokens.min(branch.length.unwrap_or(usize::MAX))

@@ -6,9 +6,18 @@
 //!                                                                                   `--encode--> batches --Trainer--'
 //! ```
 
+pub mod answers;
 pub mod auc;
+pub mod blueprint;
+pub mod check;
 pub mod configuration;
 pub mod convert;
+pub mod dictionaries;
 pub mod draw;
+pub mod encoded;
 pub mod encoder_block;
+pub mod evaluation;
 pub mod flags;
+pub mod model;
+pub mod session;
+pub mod teachers;

@@ -36,8 +36,11 @@ pub enum SoftLoss {
 }
 
 impl SoftLoss {
-    /// Mean over rows, of tensors `(rows, classes)`.
-    fn of(self, student: &Tensor, teacher: &Tensor) -> Result<Tensor> {
+    /// Mean over rows, of logits `(rows, classes)` of both; the teacher's are detached.
+    ///
+    /// # Errors
+    /// If the shapes differ, or a temperature is not above 0.
+    pub fn of(self, student: &Tensor, teacher: &Tensor) -> Result<Tensor> {
         match self {
             Self::LogitMse => losses::logit_mse(student, teacher),
             Self::ProbMse => losses::probability_mse(student, teacher, 1.0),

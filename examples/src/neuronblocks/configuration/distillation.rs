@@ -68,11 +68,28 @@ pub struct Distillation {
     pub alpha: f64,
     /// How far an output is from its teacher's: `kl` (the default), `reverse_kl`, `jensen_shannon`, `logit_mse`, `prob_mse`.
     pub loss: SoftLoss,
+    /// Whether the network's answer is the mean of all layers that learn from teachers; default the first output's.
+    pub average: bool,
     /// At least one.
     pub teachers: Vec<TeacherConfig>,
 }
 
 impl Distillation {
+    /// Columns of the training file that hold scores, each once.
+    pub fn score_columns(&self) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        for teacher in &self.teachers {
+            if let Source::Scores { columns, .. } = &teacher.source {
+                for (_, column) in columns {
+                    if !all.contains(column) {
+                        all.push(column.clone());
+                    }
+                }
+            }
+        }
+        all
+    }
+
     pub(super) fn parse(section: Section<'_>, inputs: &Inputs) -> Result<Self> {
         if inputs.problem == Problem::Mrc {
             return Err(section.wrong("teachers", "no distillation of mrc", "one"));
@@ -90,8 +107,9 @@ impl Distillation {
             teacher(Section::new(section.path_of(&format!("teachers[{idx}]")), value)?, inputs)
         };
         let teachers = list.iter().enumerate().map(teacher).collect::<Result<_>>()?;
+        let average = section.or("average", false)?;
         section.finish()?;
-        Ok(Self { alpha, loss, teachers })
+        Ok(Self { alpha, loss, average, teachers })
     }
 }
 

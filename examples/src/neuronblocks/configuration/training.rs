@@ -76,6 +76,8 @@ pub struct Training {
     pub fixed_lengths: Vec<(String, usize)>,
     /// Name of the tokenizer; none is that of the language.
     pub tokenizer: Option<String>,
+    /// Whether padding leaks as in the original, to compare with it; default false.
+    pub legacy_padding: bool,
     /// Seed of the weights, of the order of examples and of dropout; default 1.
     pub seed: u64,
 }
@@ -101,6 +103,7 @@ impl Training {
             max_lengths: lengths(&section, "max_lengths", inputs, warnings)?,
             fixed_lengths: lengths(&section, "fixed_lengths", inputs, warnings)?,
             tokenizer: section.optional("tokenizer")?,
+            legacy_padding: section.or("legacy_padding", false)?,
             seed: section.or("seed", 1)?,
         };
         training.check(&section)?;

@@ -1,0 +1,251 @@
+//! From a configuration to a checked network, its losses and its metrics, before there is a tensor; and to what is read
+//! of its files.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use kd_data::cleaning::Cleaning;
+use kd_data::features::{self, TargetKind};
+use kd_data::scores::{self, Score};
+use kd_data::table::Layout;
+use kd_data::tokenize::Tokenizer;
+use kd_students::blocks::{Dim, Kind};
+use kd_students::plan::{self, LossPlan, Plan};
+use serde_json::Value;
+
+use super::configuration::{Configuration, Language, Preprocessing, Problem};
+use super::dictionaries::Dictionaries;
+use super::encoder_block::EncoderBlock;
+
+/// Losses that read classes; the others read numbers.
+const OF_CLASSES: [&str; 6] = ["CrossEntropyLoss", "NLLLoss", "NLLLoss2d", "FocalLoss", "MultiMarginLoss", "CRFLoss"];
+/// Classes of a target of which nothing else is known.
+const SOME_CLASSES: usize = 2;
+/// The branch in which answers are sought.
+pub const PASSAGE: &str = "passage";
+
+/// A network that can be built.
+#[derive(Debug)]
+pub struct Blueprint {
+    /// What stands around it.
+    pub inputs: plan::Inputs,
+    /// Layers and shapes.
+    pub plan: Plan,
+    /// What is minimised.
+    pub loss: LossPlan,
+    /// What is reported; the first chooses.
+    pub scores: Vec<Score>,
+}
+
+impl Blueprint {
+    /// The network of a configuration. Without `dictionaries` a target has as many classes as the layer that is compared
+    /// with it has outputs.
+    ///
+    /// # Errors
+    /// Whatever is wrong in `architecture`, `loss` or `metrics`, with its path.
+    pub fn of(configuration: &Configuration, dictionaries: Option<&Dictionaries>) -> Result<Self> {
+        let kinds = target_kinds(configuration);
+        let mut inputs = plan::Inputs {
+            branches: branches(configuration)?,
+            targets: Vec::new(),
+            legacy_padding: configuration.training.legacy_padding,
+        };
+        let further = [EncoderBlock::kind()];
+        let known = |name: &str| dictionaries.and_then(|all| all.classes_of(name)).map(|classes| classes.len());
+        for (name, kind) in configuration.inputs.target.iter().zip(&kinds) {
+            let has_classes = matches!(kind, TargetKind::Class | TargetKind::Tags);
+            let classes = has_classes.then(|| known(name).unwrap_or(SOME_CLASSES));
+            inputs.targets.push(plan::Target { name: name.clone(), classes });
+        }
+        let parse = |inputs: &plan::Inputs, further: &[Kind]| {
+            Plan::parse(configuration.architecture(), inputs, further).map_err(anyhow::Error::from)
+        };
+        let mut plan = parse(&inputs, &further)?;
+        if dictionaries.is_none() {
+            for target in inputs.targets.iter_mut().filter(|target| target.classes.is_some()) {
+                target.classes = compared_with(configuration, &plan, &target.name).or(target.classes);
+            }
+            plan = parse(&inputs, &further)?;
+        }
+        let loss = LossPlan::parse(configuration.loss(), &plan, &inputs)?;
+        let problem = problem(configuration.inputs.problem);
+        let score =
+            |(idx, name): (usize, &String)| Score::named(name, problem).with_context(|| format!("metrics[{idx}]"));
+        let scores = configuration.metrics.iter().enumerate().map(score).collect::<Result<_>>()?;
+        Ok(Self { inputs, plan, loss, scores })
+    }
+
+    /// What has no effect, by its path.
+    pub fn warnings(&self) -> Vec<String> {
+        self.plan.warnings().iter().chain(self.loss.warnings()).map(ToString::to_string).collect()
+    }
+
+    /// What is read of training files, or of files to predict, which need no targets.
+    ///
+    /// # Errors
+    /// If the columns have no places, or the tokenizer is unknown.
+    pub fn reading(&self, configuration: &Configuration, has_targets: bool) -> Result<features::Reading> {
+        let inputs = &configuration.inputs;
+        let header = match &inputs.predict_file_header {
+            Some(header) if !has_targets => header,
+            _ => &inputs.file_header,
+        };
+        let section = if has_targets { "inputs.file_header" } else { "inputs.predict_file_header" };
+        let mut clusters: Vec<features::Cluster> = self
+            .plan
+            .clusters()
+            .iter()
+            .map(|cluster| features::Cluster { name: cluster.name.clone(), columns: cluster.columns.clone() })
+            .collect();
+        // What no cluster embeds is text that a block cuts by itself.
+        let embedded =
+            |column: &String, clusters: &[features::Cluster]| clusters.iter().any(|it| it.columns.contains(column));
+        let loose: Vec<String> = inputs
+            .model_inputs
+            .iter()
+            .flat_map(|(_, columns)| columns)
+            .filter(|it| !embedded(it, &clusters))
+            .cloned()
+            .collect();
+        if !loose.is_empty() {
+            match clusters.iter_mut().find(|cluster| cluster.name == features::WORDS) {
+                Some(words) => words.columns.extend(loose),
+                None => clusters.push(features::Cluster { name: features::WORDS.to_string(), columns: loose }),
+            }
+        }
+        let scores = configuration.distillation.iter().flat_map(|it| it.score_columns());
+        let scores = scores.filter(|column| !inputs.target.contains(column));
+        let scores = scores.map(|column| features::Target { column, kind: TargetKind::Number });
+        let targets = inputs
+            .target
+            .iter()
+            .zip(target_kinds(configuration))
+            .map(|(column, kind)| features::Target { column: column.clone(), kind });
+        let branch = |(name, columns): &(String, Vec<String>)| features::Branch {
+            name: name.clone(),
+            columns: columns.clone(),
+            max_len: longest(configuration, name),
+        };
+        Ok(features::Reading {
+            layout: Layout::new(header.iter().cloned()).context(section)?,
+            header: inputs.file_with_col_header,
+            branches: inputs.model_inputs.iter().map(branch).collect(),
+            clusters,
+            targets: if has_targets { targets.chain(scores).collect() } else { Vec::new() },
+            tokenizer: tokenizer(configuration)?,
+            cleaning: cleaning(&configuration.training.text_preprocessing),
+            boundaries: inputs.add_start_end_for_seq,
+            passage: (inputs.problem == Problem::Mrc).then(|| PASSAGE.to_string()),
+        })
+    }
+
+    /// Targets that have classes.
+    pub fn class_targets(&self) -> Vec<String> {
+        self.inputs.targets.iter().filter(|target| target.classes.is_some()).map(|target| target.name.clone()).collect()
+    }
+
+    /// Number of values of each layer that is known, and of each cluster for a row of its table: `embedding.CLUSTER`.
+    ///
+    /// # Errors
+    /// If a block cannot be built.
+    pub fn parameters(&self, rows: &BTreeMap<String, usize>) -> Result<BTreeMap<String, usize>> {
+        Ok(self.plan.parameters(rows)?)
+    }
+}
+
+/// The problem as the metrics have it.
+pub fn problem(problem: Problem) -> scores::Problem {
+    match problem {
+        Problem::Classification => scores::Problem::Classification,
+        Problem::Regression => scores::Problem::Regression,
+        Problem::SequenceTagging => scores::Problem::SequenceTagging,
+        Problem::Mrc => scores::Problem::Mrc,
+    }
+}
+
+fn branches(configuration: &Configuration) -> Result<Vec<plan::Branch>> {
+    let (inputs, training) = (&configuration.inputs, &configuration.training);
+    if inputs.problem == Problem::Mrc && !inputs.model_inputs.iter().any(|(name, _)| name == PASSAGE) {
+        let names = inputs.model_inputs.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+        bail!("inputs.model_inputs: expected a branch `{PASSAGE}`, in which answers are sought, found {names}");
+    }
+    let branch = |(name, columns): &(String, Vec<String>)| plan::Branch {
+        name: name.clone(),
+        columns: columns.clone(),
+        length: length_of(&training.fixed_lengths, name),
+    };
+    Ok(inputs.model_inputs.iter().map(branch).collect())
+}
+
+fn length_of(lengths: &[(String, usize)], branch: &str) -> Option<usize> {
+    lengths.iter().find(|(name, _)| name == branch).map(|(_, length)| *length)
+}
+
+/// Words of a branch that are read, without boundaries: a fixed length has room for these.
+fn longest(configuration: &Configuration, branch: &str) -> Option<usize> {
+    let training = &configuration.training;
+    match length_of(&training.fixed_lengths, branch) {
+        Some(fixed) if configuration.inputs.add_start_end_for_seq => Some(fixed.saturating_sub(2).max(1)),
+        Some(fixed) => Some(fixed),
+        // The original looks at `max_lengths` only where there is no `fixed_lengths` at all.
+        None if training.fixed_lengths.is_empty() => length_of(&training.max_lengths, branch),
+        None => None,
+    }
+}
+
+fn tokenizer(configuration: &Configuration) -> Result<Tokenizer> {
+    if configuration.inputs.problem == Problem::SequenceTagging {
+        return Ok(Tokenizer::Blanks);
+    }
+    match (&configuration.training.tokenizer, configuration.language) {
+        (Some(name), _) => Tokenizer::named(name).context("training_params.tokenizer"),
+        (None, Language::English) => Ok(Tokenizer::English),
+        (None, Language::Chinese) => Ok(Tokenizer::Chinese),
+    }
+}
+
+fn cleaning(steps: &[Preprocessing]) -> Cleaning {
+    Cleaning {
+        half_width: steps.contains(&Preprocessing::DBC2SBC),
+        fix_unicode: steps.contains(&Preprocessing::UnicodeFix),
+        remove_stop_words: steps.contains(&Preprocessing::RemoveStopwords),
+    }
+}
+
+/// What stands in each target column, by the losses that read it.
+pub fn target_kinds(configuration: &Configuration) -> Vec<TargetKind> {
+    let problem = configuration.inputs.problem;
+    let mut spans = [TargetKind::SpanStart, TargetKind::SpanEnd].into_iter();
+    let kind = |target: &String| {
+        let of_classes = losses(configuration)
+            .find(|(_, inputs)| inputs.last().is_some_and(|column| column == target))
+            .map(|(name, _)| OF_CLASSES.contains(&name));
+        match (problem, of_classes) {
+            (Problem::Mrc, Some(true)) => spans.next().unwrap_or(TargetKind::Text),
+            (Problem::Mrc, None) => TargetKind::Text,
+            (Problem::SequenceTagging, Some(true) | None) => TargetKind::Tags,
+            (_, Some(true)) | (Problem::Classification, None) => TargetKind::Class,
+            (_, Some(false) | None) => TargetKind::Number,
+        }
+    };
+    configuration.inputs.target.iter().map(kind).collect()
+}
+
+/// Type and inputs of each loss.
+fn losses(configuration: &Configuration) -> impl Iterator<Item = (&str, Vec<&str>)> {
+    let list = configuration.loss()["losses"].as_array().map(Vec::as_slice).unwrap_or_default();
+    list.iter().map(|loss| {
+        let inputs = loss["inputs"].as_array().map(Vec::as_slice).unwrap_or_default();
+        (loss["type"].as_str().unwrap_or_default(), inputs.iter().filter_map(Value::as_str).collect())
+    })
+}
+
+/// Outputs of the layer that a loss compares with `target`.
+fn compared_with(configuration: &Configuration, plan: &Plan, target: &str) -> Option<usize> {
+    let output = losses(configuration).find(|(_, inputs)| inputs.last() == Some(&target))?.1.first()?.to_string();
+    let layer = plan.layers().iter().find(|layer| layer.id == output)?;
+    match layer.shape.0.last() {
+        Some(Dim::Fixed(width)) => Some(*width),
+        _ => None,
+    }
+}

@@ -1,0 +1,206 @@
+//! A network's answers compared with what is right, and the file of its predictions.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use kd_data::features::{Features, Values};
+use kd_data::scores::{ClassRows, Score};
+use serde_json::{Map, Value};
+
+use super::answers::{self, Answer, Reading, ask};
+use super::configuration::{Configuration, Problem};
+use super::encoded::Encoded;
+use super::model::Model;
+use crate::report;
+
+impl Model {
+    /// How this network's outputs become answers; `heads` are those whose mean counts.
+    pub fn answers_of(&self, configuration: &Configuration, heads: Vec<usize>) -> Reading {
+        let outputs = self.blueprint.plan.outputs();
+        let heads = match configuration.inputs.problem {
+            Problem::Mrc => vec![0, 1],
+            _ => heads,
+        };
+        let items = configuration.architecture().as_array().map(Vec::as_slice).unwrap_or_default();
+        // As the original: what a Linear layer gives is made probabilities unless it says that it did so itself.
+        let is_probs = |&head: &usize| {
+            let layer = self.blueprint.plan.layers().iter().find(|layer| outputs.get(head) == Some(&layer.id));
+            layer.is_some_and(|layer| {
+                let item = items.iter().find(|item| item["layer_id"] == layer.owner.as_str());
+                item.is_some_and(|item| item["conf"]["last_hidden_softmax"] == true)
+            })
+        };
+        let gives_probs = heads.iter().map(is_probs).collect();
+        Reading { problem: configuration.inputs.problem, heads, gives_probs }
+    }
+
+    /// The names of the classes that answers are of.
+    pub fn classes(&self) -> &[String] {
+        self.dictionaries.classes.first().map_or(&[], |(_, classes)| classes.names())
+    }
+
+    /// What the network says of all examples.
+    ///
+    /// # Errors
+    /// If it cannot read them, or Ctrl-C was pressed.
+    pub fn ask(&self, encoded: &Encoded, reading: &Reading) -> Result<Vec<Answer>> {
+        ask(&self.network, encoded, reading, self.device.is_cpu())
+    }
+
+    /// Every metric of the answers, in the configuration's order; none where it is undefined.
+    ///
+    /// # Errors
+    /// If a label is missing, or a metric cannot be had of these answers.
+    pub fn scores(
+        &self,
+        configuration: &Configuration,
+        encoded: &Encoded,
+        answers: &[Answer],
+    ) -> Result<Vec<(String, Option<f64>)>> {
+        let names = configuration.metrics.iter();
+        names
+            .zip(&self.blueprint.scores)
+            .map(|(name, score)| Ok((name.clone(), self.score(score, configuration, encoded, answers)?)))
+            .collect()
+    }
+
+    fn score(
+        &self,
+        score: &Score,
+        configuration: &Configuration,
+        encoded: &Encoded,
+        answers: &[Answer],
+    ) -> Result<Option<f64>> {
+        let first = configuration.inputs.target.first().context("inputs.target: expected a column, found none")?;
+        // The first target is that of the first output.
+        let gold =
+            |example: usize| encoded.classes(0, example).with_context(|| format!("expected classes in `{first}`"));
+        match configuration.inputs.problem {
+            Problem::Classification => {
+                let (mut rows, mut of) = (Vec::new(), Vec::new());
+                for (example, answer) in answers.iter().enumerate() {
+                    let Answer::Probs(probs) = answer else { bail!("expected probabilities, found {answer:?}") };
+                    rows.push(probs.clone());
+                    of.extend_from_slice(gold(example)?);
+                }
+                let positive = configuration.inputs.positive_label.as_deref();
+                Ok(score.of_classes(&ClassRows { classes: self.classes(), positive, gold: &of, scores: &rows })?)
+            }
+            Problem::SequenceTagging => {
+                let name = |&tag: &u32| self.classes().get(tag as usize).map_or("", String::as_str);
+                let (mut right, mut said) = (Vec::new(), Vec::new());
+                for (example, answer) in answers.iter().enumerate() {
+                    let Answer::Tags(tags) = answer else { bail!("expected tags, found {answer:?}") };
+                    right.push(gold(example)?.iter().map(name).collect::<Vec<_>>());
+                    said.push(tags.iter().map(name).collect::<Vec<_>>());
+                }
+                Ok(Some(score.of_tags(&right, &said)?))
+            }
+            Problem::Regression => {
+                let (mut right, mut said) = (Vec::new(), Vec::new());
+                for (example, answer) in answers.iter().enumerate() {
+                    let Answer::Number(number) = answer else { bail!("expected a number, found {answer:?}") };
+                    said.push(f64::from(*number));
+                    right.push(f64::from(
+                        encoded.number(0, example).with_context(|| format!("expected numbers in `{first}`"))?,
+                    ));
+                }
+                Ok(score.of_numbers(&right, &said)?)
+            }
+            Problem::Mrc => {
+                let features = encoded.features();
+                let texts = features.targets.iter().find_map(|labels| match &labels.values {
+                    Values::Texts(texts) => Some(texts.clone()),
+                    _ => None,
+                });
+                let places = |target: usize| match features.targets.get(target).map(|labels| &labels.values) {
+                    Some(Values::Places(places)) => Ok(places),
+                    _ => bail!("inputs.target: expected start and end of answers as the first two columns"),
+                };
+                let right = match texts {
+                    Some(texts) => texts,
+                    None => {
+                        let (starts, ends) = (places(0)?, places(1)?);
+                        let span = |example: usize| {
+                            span_text(features, example, starts[example] as usize, ends[example] as usize)
+                        };
+                        (0..features.len()).map(span).collect()
+                    }
+                };
+                let said = answers.iter().enumerate().map(|(example, answer)| match answer {
+                    Answer::Span(first, last) => Ok(span_text(features, example, *first, *last)),
+                    other => bail!("expected a span, found {other:?}"),
+                });
+                let said = said.collect::<Result<Vec<_>>>()?;
+                Ok(Some(score.of_answers(&right, &said)?))
+            }
+        }
+    }
+
+    /// Writes the lines of the file at `from` with the configured fields of each answer behind them.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written, or a field is not one of these answers.
+    pub fn write_predictions(
+        &self,
+        configuration: &Configuration,
+        features: &Features,
+        answers: &[Answer],
+        to: &Path,
+    ) -> Result<()> {
+        let from = &features.path;
+        let text = std::fs::read_to_string(from).with_context(|| from.display().to_string())?;
+        let lines: Vec<&str> = text.trim_start_matches('\u{feff}').split('\n').collect();
+        let mut out = String::new();
+        if configuration.inputs.file_with_col_header {
+            out += lines.first().unwrap_or(&"").trim_end();
+            out.push('\n');
+        }
+        for (example, (answer, &line)) in answers.iter().zip(&features.lines).enumerate() {
+            out += lines.get(line - 1).unwrap_or(&"").trim_end();
+            for field in self.fields(configuration, features, example, answer)? {
+                out.push('\t');
+                out += &field;
+            }
+            out.push('\n');
+        }
+        report::save_text(to, &out)
+    }
+
+    /// The configured fields of an answer.
+    ///
+    /// # Errors
+    /// If a field is not one of this answer.
+    pub fn fields(
+        &self,
+        configuration: &Configuration,
+        features: &Features,
+        example: usize,
+        answer: &Answer,
+    ) -> Result<Vec<String>> {
+        let span = |first, last| span_text(features, example, first, last);
+        answers::fields(answer, &configuration.outputs.predict_fields, self.classes(), span)
+    }
+}
+
+fn span_text(features: &Features, example: usize, first: usize, last: usize) -> String {
+    match &features.passage {
+        Some(passage) if last < passage.spans[example].len() => passage.answer(example, first, last).to_string(),
+        _ => String::new(),
+    }
+}
+
+/// Scores as JSON; null where undefined.
+pub fn as_json(scores: &[(String, Option<f64>)]) -> Value {
+    let entry = |(name, value): &(String, Option<f64>)| (name.clone(), value.map_or(Value::Null, Value::from));
+    Value::Object(scores.iter().map(entry).collect::<Map<_, _>>())
+}
+
+/// Scores as a line.
+pub fn as_text(scores: &[(String, Option<f64>)]) -> String {
+    let one = |(name, value): &(String, Option<f64>)| match value {
+        Some(value) => format!("{name}: {value:.6}"),
+        None => format!("{name}: undefined"),
+    };
+    scores.iter().map(one).collect::<Vec<_>>().join("; ")
+}

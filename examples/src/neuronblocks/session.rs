@@ -1,0 +1,404 @@
+//! `train`, `test` and `predict`.
+//!
+//! `save_base_dir` holds the model's folder, called `model_name`; `settings.json`, what decides the run; its checkpoint, until it
+//! is done; the log of every step as JSON lines; the predictions; and `report.json`.
+
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use kd_core::objective::Objective;
+use kd_core::trainer::{Interval, JsonLines, Observer, Outcome, Trainer, TrainerConfig};
+use kd_data::batches::{BatchPlan, DEFAULT_POOL};
+use kd_data::digest;
+use kd_data::features::{Features, Reading, read_cached};
+use kd_data::table::{Line, Table};
+use serde_json::json;
+
+use super::blueprint::Blueprint;
+use super::configuration::Configuration;
+use super::dictionaries::Dictionaries;
+use super::encoded::Encoded;
+use super::evaluation::{as_json, as_text};
+use super::flags::{self, PredictMode};
+use super::model::{Model, WEIGHTS, read_vectors};
+use super::teachers::Teachers;
+use crate::folder::Folder;
+use crate::interrupt::Interrupted;
+use crate::progress::Progress;
+use crate::report;
+
+/// A file, read.
+struct Set {
+    features: Features,
+    table: Option<Table>,
+}
+
+fn read(path: &Path, reading: &Reading, cache: Option<&Path>, needs_lines: bool) -> Result<Set> {
+    let (features, _) = read_cached(path, reading, cache)?;
+    if let Some(first) = features.skipped.first() {
+        let n = features.skipped.len();
+        eprintln!("warning: {}: {n} lines are skipped; the first: {first}", path.display());
+    }
+    let table = needs_lines.then(|| Table::read(path, &reading.layout, reading.header)).transpose()?;
+    Ok(Set { features, table })
+}
+
+fn encoded(
+    model: &Model,
+    configuration: &Configuration,
+    reading: &Reading,
+    set: Set,
+    has_targets: bool,
+) -> Result<Encoded> {
+    let targets: &[String] = if has_targets { &configuration.inputs.target } else { &[] };
+    model.encode(configuration, set.features, set.table.as_ref(), targets, reading.layout.names())
+}
+
+fn base_of(configuration: &Configuration) -> Result<&Path> {
+    let base = configuration.outputs.save_base_dir.as_deref();
+    base.context("outputs.save_base_dir: expected a folder, there or as --model_save_dir, found none")
+}
+
+fn warn(warnings: impl IntoIterator<Item = String>) {
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+}
+
+/// Trains a network, keeps the best on the validation set, and reports it on the test set.
+///
+/// # Errors
+/// If the configuration or a file is wrong, the folder holds another run, or Ctrl-C was pressed.
+pub fn train(flags: &flags::Train) -> Result<()> {
+    let configuration = flags.configuration()?;
+    let paths = &configuration.inputs.paths;
+    let train_path =
+        paths.train.as_deref().context("inputs.data_paths.train_data_path: expected a file, found none")?;
+    // As the original: without a validation set the test set chooses.
+    let (valid_path, test_path) = match (&paths.valid, &paths.test) {
+        (None, Some(test)) => (Some(test.as_path()), None),
+        (valid, test) => (valid.as_deref(), test.as_deref()),
+    };
+    let valid_path = valid_path
+        .context("inputs.data_paths.valid_data_path: expected a file to choose the best model on, found none")?;
+    let epochs = configuration.training.max_epoch;
+    let epochs = epochs
+        .context("training_params.max_epoch: expected a number of epochs, there or as --max_epoch, found none")?;
+    let base = base_of(&configuration)?;
+
+    let sketch = Blueprint::of(&configuration, None).with_context(|| configuration.path.display().to_string())?;
+    warn(configuration.warnings.iter().cloned().chain(sketch.warnings()));
+    let reading = sketch.reading(&configuration, true)?;
+    let default_cache = base.join("cache");
+    let cache =
+        configuration.inputs.use_cache.then(|| configuration.outputs.cache_dir.as_deref().unwrap_or(&default_cache));
+    let needs_lines =
+        configuration.distillation.is_some() || sketch.plan.branches().iter().any(|branch| branch.shape.rank() == 2);
+    let set = |path: &Path| read(path, &reading, cache, needs_lines);
+    let (train, valid, test) = (set(train_path)?, set(valid_path)?, test_path.map(set).transpose()?);
+    if flags.make_cache_only {
+        println!("encoded data is kept in {}", cache.unwrap_or(base).display());
+        return Ok(());
+    }
+
+    let device = flags.shared.open(&configuration)?;
+    let started_from = paths.pretrained_model.as_deref();
+    let settings = json!({
+        "configuration": configuration.value, "seed": configuration.training.seed,
+        "batch_size": configuration.training.batch_size, "epochs": epochs, "optimizer": configuration.training.optimizer,
+        "train": digest::of_file(train_path)?, "valid": digest::of_file(valid_path)?,
+        "vectors": paths.pre_trained_emb.as_ref().map(digest::of_file).transpose()?,
+        "started_from": started_from.map(|folder| digest::of_file(folder.join(WEIGHTS))).transpose()?,
+    });
+    let folder = Folder { path: base.to_path_buf(), checkpoint_every: flags.checkpoint_every };
+    let checkpoint = base.join(format!("{}.checkpoint", configuration.outputs.model_name));
+    let saved = base.join(&configuration.outputs.model_name);
+    claim(&folder, &settings, flags.shared.force, &[&checkpoint, &saved.join(WEIGHTS), &base.join("report.json")])?;
+
+    let (model, known) = start(&configuration, &sketch, &[&train.features, &valid.features], &device)?;
+    drop(sketch);
+    let teachers = match &configuration.distillation {
+        None => None,
+        Some(distillation) => {
+            let table = train.table.as_ref().context("expected the lines of the training file")?;
+            let blueprint = &model.blueprint;
+            let classes = model.classes();
+            Some((
+                Teachers::ask(&configuration, distillation, blueprint, &train.features, table, classes, &device)?,
+                distillation,
+            ))
+        }
+    };
+    let train = encoded(&model, &configuration, &reading, train, true)?;
+    let valid = encoded(&model, &configuration, &reading, valid, true)?;
+    let test = test.map(|test| encoded(&model, &configuration, &reading, test, true)).transpose()?;
+
+    let plan = BatchPlan::new(
+        train.lengths().to_vec(),
+        configuration.training.batch_size,
+        configuration.training.seed,
+        DEFAULT_POOL,
+    )?;
+    let batches = plan.batches(|examples| {
+        let mut batch = train.batch(examples)?;
+        if let Some((teachers, _)) = &teachers {
+            batch.teachers = teachers.collate(&batch.examples)?;
+        }
+        Ok(batch)
+    });
+    let steps_per_epoch = plan.steps_per_epoch();
+    let steps = epochs * steps_per_epoch;
+    let config = TrainerConfig {
+        groups: model.blueprint.plan.frozen(),
+        schedule: configuration.training.schedule(steps_per_epoch),
+        clip_norm: configuration.training.clip_norm,
+        evaluate_every: Interval::Steps(configuration.training.steps_per_validation(steps_per_epoch)),
+        checkpoint_every: folder.checkpoint_every,
+        seed: configuration.training.seed,
+        ..TrainerConfig::new(steps, configuration.training.optimizer)
+    };
+    let distilled = teachers.as_ref().map(|(teachers, it)| teachers.objective(it, &model.blueprint.loss));
+    let objective: &dyn Objective = match &distilled {
+        Some(distilled) => distilled,
+        None => &model.blueprint.loss,
+    };
+    let heads = teachers.as_ref().map_or(vec![0], |(teachers, it)| if it.average { teachers.heads() } else { vec![0] });
+    let reading_answers = model.answers_of(&configuration, heads);
+    let first = model.blueprint.scores.first().context("metrics: expected at least one, found none")?;
+    let sign = if first.smaller_is_better() { -1.0 } else { 1.0 };
+    let scored = |set: &Encoded| -> Result<Vec<(String, Option<f64>)>> {
+        model.scores(&configuration, set, &model.ask(set, &reading_answers)?)
+    };
+    let mut evaluate = || -> kd_core::Result<f64> {
+        let scores = scored(&valid).map_err(|error| candle_core::Error::msg(format!("{error:#}")))?;
+        Ok(scores.first().and_then(|(_, score)| *score).map_or(f64::NAN, |score| sign * score))
+    };
+    let mut trainer = Trainer::new(&model.network, &model.variables, objective, config)?
+        .with_description(settings.clone())
+        .with_checkpoint(&checkpoint)?;
+    let mut progress = Progress::new(&configuration.outputs.model_name, steps, trainer.step_count(), "steps");
+    let log_path = flags.shared.log_dir.as_deref().unwrap_or(base).join(&configuration.outputs.train_log_name);
+    let every = if flags.shared.debug { 1 } else { configuration.training.batch_num_to_show_results };
+    let mut log = JsonLines::every(&log_path, every);
+    let mut observers: Vec<&mut dyn Observer> = vec![&mut progress];
+    if !flags.shared.disable_log_file {
+        observers.insert(0, &mut log);
+    }
+    if trainer.fit(&batches, Some(&mut evaluate), &mut observers)? == Outcome::Interrupted {
+        bail!(Interrupted);
+    }
+    let best_step = trainer.best().map(|best| best.step);
+    drop(trainer);
+    drop(progress);
+    model.save(&saved, &configuration)?;
+
+    let valid_scores = scored(&valid)?;
+    println!("valid: {}", as_text(&valid_scores));
+    let reported = test.as_ref().unwrap_or(&valid);
+    let answers = model.ask(reported, &reading_answers)?;
+    let test_scores = test.as_ref().map(|test| model.scores(&configuration, test, &answers)).transpose()?;
+    if let Some(scores) = &test_scores {
+        println!("test: {}", as_text(scores));
+    }
+    let predictions = predictions_of(&configuration, &flags.predict_output_path)?;
+    model.write_predictions(&configuration, reported.features(), &answers, &predictions)?;
+    let report = json!({
+        "valid": as_json(&valid_scores), "test": test_scores.as_deref().map(as_json), "steps": steps,
+        "steps_per_epoch": steps_per_epoch, "best_step": best_step, "parameters": model.variables.parameter_count(),
+        "words_with_vectors": known, "weights": digest::of_file(saved.join(WEIGHTS))?,
+    });
+    report::save(&base.join("report.json"), &report)?;
+    remove(&checkpoint)?;
+    println!(
+        "kept in {}: {}/, report.json, {}",
+        base.display(),
+        configuration.outputs.model_name,
+        predictions.display()
+    );
+    Ok(())
+}
+
+/// Makes the folder this run's; with `force` in place of another's.
+fn claim(folder: &Folder, settings: &serde_json::Value, force: bool, of_a_run: &[&Path]) -> Result<()> {
+    match folder.claim(settings) {
+        Err(_) if force => {
+            for path in of_a_run.iter().copied().chain([folder.path.join("settings.json").as_path()]) {
+                remove(path)?;
+            }
+            folder.claim(settings)
+        }
+        result => result.context("another run is there, which --force replaces"),
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| path.display().to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A network to begin with, and how many of its words have pretrained vectors.
+fn start(
+    configuration: &Configuration,
+    sketch: &Blueprint,
+    sets: &[&Features],
+    device: &candle_core::Device,
+) -> Result<(Model, Option<usize>)> {
+    if let Some(folder) = &configuration.inputs.paths.pretrained_model {
+        return Ok((Model::load(folder, configuration, device)?, None));
+    }
+    let clusters: Vec<String> = sketch.plan.clusters().iter().map(|cluster| cluster.name.clone()).collect();
+    let vocabulary = configuration.training.vocabulary;
+    let limits = kd_data::features::Limits {
+        min_word_frequency: vocabulary.min_word_frequency,
+        max_vocabulary: vocabulary.max_vocabulary,
+        max_building_lines: vocabulary.max_building_lines,
+    };
+    let mut dictionaries = Dictionaries::of(sets, &clusters, &sketch.class_targets(), &limits)?;
+    let vectors = match &configuration.inputs.paths.pre_trained_emb {
+        Some(path) => read_vectors(configuration, sketch, &mut dictionaries, path)?,
+        None => None,
+    };
+    let model = Model::new(configuration, dictionaries, device)?;
+    let known = vectors.map(|vectors| model.start_from_vectors(&vectors, configuration.training.seed)).transpose()?;
+    Ok((model, known))
+}
+
+fn predictions_of(configuration: &Configuration, flag: &Option<PathBuf>) -> Result<PathBuf> {
+    Ok(match flag {
+        Some(path) => path.clone(),
+        None => base_of(configuration)?.join(&configuration.outputs.predict_output_name),
+    })
+}
+
+fn model_of(configuration: &Configuration, flag: &Option<PathBuf>) -> Result<PathBuf> {
+    Ok(match flag {
+        Some(path) => path.clone(),
+        None => base_of(configuration)?.join(&configuration.outputs.model_name),
+    })
+}
+
+fn heads_of(configuration: &Configuration, model: &Model) -> Vec<usize> {
+    let Some(distillation) = configuration.distillation.as_ref().filter(|it| it.average) else { return vec![0] };
+    let outputs = model.blueprint.plan.outputs();
+    let mut heads: Vec<usize> = distillation
+        .teachers
+        .iter()
+        .map(|teacher| {
+            teacher.output.as_ref().and_then(|output| outputs.iter().position(|other| other == output)).unwrap_or(0)
+        })
+        .collect();
+    heads.sort_unstable();
+    heads.dedup();
+    heads
+}
+
+/// Scores a saved network on a file and writes its predictions.
+///
+/// # Errors
+/// If the configuration, the model or the file is wrong.
+pub fn test(flags: &flags::Test) -> Result<()> {
+    let configuration = flags.shared.configuration()?;
+    let path = flags.test_data_path.as_ref().or(configuration.inputs.paths.test.as_ref());
+    let path =
+        path.context("inputs.data_paths.test_data_path: expected a file, there or as --test_data_path, found none")?;
+    let model = Model::load(
+        &model_of(&configuration, &flags.previous_model_path)?,
+        &configuration,
+        &flags.shared.open(&configuration)?,
+    )?;
+    let plain = Configuration { distillation: None, ..configuration.clone() };
+    let reading = model.blueprint.reading(&plain, true)?;
+    let set = read(path, &reading, None, model.reads_pieces())?;
+    let set = encoded(&model, &configuration, &reading, set, true)?;
+    let answers = model.ask(&set, &model.answers_of(&configuration, heads_of(&configuration, &model)))?;
+    let scores = model.scores(&configuration, &set, &answers)?;
+    println!("test: {}", as_text(&scores));
+    let predictions = predictions_of(&configuration, &flags.predict_output_path)?;
+    model.write_predictions(&configuration, set.features(), &answers, &predictions)?;
+    keep_log(
+        &configuration,
+        &flags.shared,
+        &configuration.outputs.test_log_name,
+        &json!({"examples": set.len(), "test": as_json(&scores)}),
+    )?;
+    println!("predictions are in {}", predictions.display());
+    Ok(())
+}
+
+fn keep_log(configuration: &Configuration, shared: &flags::Shared, name: &str, what: &serde_json::Value) -> Result<()> {
+    if shared.disable_log_file {
+        return Ok(());
+    }
+    let folder = match &shared.log_dir {
+        Some(folder) => folder.clone(),
+        None => base_of(configuration)?.to_path_buf(),
+    };
+    report::save(&folder.join(name), what)
+}
+
+/// Asks a saved network about a file, or about what is typed.
+///
+/// # Errors
+/// If the configuration, the model or the file is wrong.
+pub fn predict(flags: &flags::Predict) -> Result<()> {
+    let configuration = flags.shared.configuration()?;
+    let model = Model::load(
+        &model_of(&configuration, &flags.previous_model_path)?,
+        &configuration,
+        &flags.shared.open(&configuration)?,
+    )?;
+    let reading = model.blueprint.reading(&configuration, false)?;
+    if flags.predict_mode == PredictMode::Interactive {
+        return converse(&model, &configuration, &reading);
+    }
+    let paths = &configuration.inputs.paths;
+    let path = flags.predict_data_path.as_ref().or(paths.predict.as_ref());
+    let path = path
+        .context("inputs.data_paths.predict_data_path: expected a file, there or as --predict_data_path, found none")?;
+    let set = encoded(&model, &configuration, &reading, read(path, &reading, None, model.reads_pieces())?, false)?;
+    let answers = model.ask(&set, &model.answers_of(&configuration, heads_of(&configuration, &model)))?;
+    let predictions = predictions_of(&configuration, &flags.predict_output_path)?;
+    model.write_predictions(&configuration, set.features(), &answers, &predictions)?;
+    keep_log(&configuration, &flags.shared, &configuration.outputs.predict_log_name, &json!({"examples": set.len()}))?;
+    println!("predictions of {} examples are in {}", set.len(), predictions.display());
+    Ok(())
+}
+
+/// One example a line, its columns parted by tabs, until `exit`.
+fn converse(model: &Model, configuration: &Configuration, reading: &Reading) -> Result<()> {
+    let names = reading.layout.names();
+    eprintln!("one example a line, {} parted by tabs; exit ends", names.join(", "));
+    let answers_of = model.answers_of(configuration, heads_of(configuration, model));
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        let line = line.trim_end();
+        if line == "exit" {
+            break;
+        }
+        let columns: Vec<String> = line.split('\t').map(|column| column.trim().to_string()).collect();
+        if columns.len() != names.len() {
+            eprintln!("expected {} columns ({}), found {}", names.len(), names.join(", "), columns.len());
+            continue;
+        }
+        let lines = vec![Line { number: 1, columns }];
+        let table = Table { path: "typed".into(), lines, skipped: Vec::new() };
+        let features = match Features::of_table(&table, reading) {
+            Ok(features) => features,
+            Err(error) => {
+                eprintln!("{error}");
+                continue;
+            }
+        };
+        let set = encoded(model, configuration, reading, Set { features, table: Some(table) }, false)?;
+        for (example, answer) in model.ask(&set, &answers_of)?.iter().enumerate() {
+            println!("{}", model.fields(configuration, set.features(), example, answer)?.join("\t"));
+        }
+        std::io::stdout().flush()?;
+    }
+    Ok(())
+}
