@@ -223,10 +223,11 @@ mod tests {
 
     fn batch(examples: Vec<usize>) -> Batch {
         let ids = vec![vec![1u32]; examples.len()];
-        let tokens = Tokens { first: pad(&ids, &Device::Cpu).unwrap(), second: None, rows: Rows::Examples };
+        let tokens =
+            Tokens { first: pad(&ids, &Device::Cpu).unwrap(), second: None, more: Vec::new(), rows: Rows::Examples };
         let logits = Tensor::zeros((examples.len(), 2), candle_core::DType::F32, &Device::Cpu).unwrap();
         let teachers = vec![Output::from_logits(logits.clone()), Output::from_logits(logits)];
-        Batch { tokens, labels: None, teachers, weights: None, task: 0, examples }
+        Batch { tokens, labels: None, targets: Vec::new(), teachers, weights: None, task: 0, examples }
     }
 
     /// All weight to the first teacher on even examples, to the second on odd ones.
