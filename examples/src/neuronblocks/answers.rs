@@ -187,7 +187,7 @@ mod tests {
     }
 
     fn head(values: &[[f32; 2]]) -> Tensor {
-        Tensor::new(values, &Device::Cpu).unwrap()
+        Tensor::from_vec(values.concat(), (values.len(), 2), &Device::Cpu).unwrap()
     }
 
     #[test]

@@ -67,6 +67,11 @@ fn keys_that_the_original_never_read_are_warnings() {
         read.warnings,
         ["training_params.max_lengths.second: has no effect, this is a column; lengths are those of branches"]
     );
+    let read = with("/training_params/fixed_lengths", json!({"c": 3})).unwrap();
+    assert_eq!(
+        read.warnings,
+        ["training_params.fixed_lengths.c: has no effect, there is no branch of this name (but a, b)"]
+    );
     let read = with("/training_params/valid_times_per_epoch", json!(2)).unwrap();
     assert_eq!(read.warnings, ["training_params.valid_times_per_epoch: is an old name of `steps_per_validation`"]);
     assert_eq!([7, 8].map(|steps| read.training.steps_per_validation(steps)), [4, 4]);
@@ -108,11 +113,6 @@ fn what_is_wrong_is_named_with_its_path() {
             "training_params.batch_size: invalid type: string \"4\", expected usize",
         ),
         ("/training_params/lr_decay", json!(1.5), "training_params.lr_decay: expected a factor in (0, 1], found 1.5"),
-        (
-            "/training_params/max_lengths",
-            json!({"c": 3}),
-            "training_params.max_lengths.c: expected a branch of inputs.model_inputs (a, b), found `c`",
-        ),
         (
             "/training_params/optimizer/name",
             json!("LBFGS"),

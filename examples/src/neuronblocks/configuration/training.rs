@@ -217,11 +217,7 @@ fn lengths(
             warnings.push(format!("{path}: has no effect, this is a column; lengths are those of branches"));
         } else {
             let branches = inputs.model_inputs.iter().map(|(branch, _)| branch.as_str()).collect::<Vec<_>>().join(", ");
-            return Err(all.wrong(
-                &name,
-                &format!("a branch of inputs.model_inputs ({branches})"),
-                format!("`{name}`"),
-            ));
+            warnings.push(format!("{path}: has no effect, there is no branch of this name (but {branches})"));
         }
     }
     Ok(lengths)
