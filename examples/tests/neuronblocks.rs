@@ -220,3 +220,32 @@ fn a_configuration_is_checked_without_its_files() {
         assert!(!output.status.success() && found.contains(message), "{pointer}: {found}");
     }
 }
+
+#[test]
+fn the_first_layers_of_a_checkpoint_read_a_pair_in_its_own_pieces() {
+    let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kd-teachers/tests/reference/bert");
+    let mut encoder = configuration();
+    encoder["inputs"]["model_inputs"] = json!({"pair": ["question", "answer"]});
+    encoder["training_params"]["max_epoch"] = json!(1);
+    encoder["training_params"]["optimizer"]["params"]["lr"] = json!(0.001);
+    encoder["architecture"] = json!([
+        {"layer_id": "bert", "layer": "Encoder", "conf": {"model": checkpoint, "layers": 1, "max_len": 24}, "inputs": ["pair"]},
+        {"layer_id": "mean", "layer": "Pooling", "conf": {"pool_type": "mean"}, "inputs": ["bert"]},
+        {"layer_id": "output", "layer": "Linear", "conf": {"hidden_dim": -1, "batch_norm": false, "last_hidden_activation": false},
+         "inputs": ["mean"], "output_layer_flag": true}
+    ]);
+    let place = Place::new(&encoder);
+    succeed(place.train("one", 1));
+    succeed(place.train("two", 2));
+    assert_same(&place.at("one"), &place.at("two"));
+    let mut test = place.command("test");
+    test.arg("--test_data_path").arg(place.at("test.tsv")).arg("--previous_model_path").arg(place.at("one/model.nb"));
+    test.arg("--predict_output_path").arg(place.at("again.tsv")).arg("--disable_log_file");
+    succeed(test);
+    assert_eq!(place.read("again.tsv"), place.read("one/predict.tsv"));
+
+    encoder["architecture"][0]["conf"]["layers"] = json!(99);
+    let output = Place::new(&encoder).command("check").output().unwrap();
+    let found = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && found.contains("architecture[0].conf.layers: expected 1 to"), "{found}");
+}
