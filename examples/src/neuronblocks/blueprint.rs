@@ -121,15 +121,24 @@ impl Blueprint {
             .iter()
             .zip(target_kinds(configuration))
             .map(|(column, kind)| features::Target { column: column.clone(), kind });
-        let branch = |(name, columns): &(String, Vec<String>)| features::Branch {
-            name: name.clone(),
-            columns: columns.clone(),
-            max_len: longest(configuration, name),
+        // The texts of a pair that no cluster embeds are of different lengths: each is read as a branch of its own.
+        let is_loose = |name: &String| {
+            let of_plan = self.plan.branches().iter().find(|branch| branch.name == *name);
+            of_plan.is_some_and(|branch| branch.columns.iter().all(|column| column.cluster.is_none()))
         };
+        let mut branches = Vec::new();
+        for (name, columns) in &inputs.model_inputs {
+            let max_len = longest(configuration, name);
+            let parts = if is_loose(name) { columns.chunks(1) } else { columns.chunks(columns.len().max(1)) };
+            for (idx, columns) in parts.enumerate() {
+                let name = if idx == 0 { name.clone() } else { format!("{name}.{}", columns[0]) };
+                branches.push(features::Branch { name, columns: columns.to_vec(), max_len });
+            }
+        }
         Ok(features::Reading {
             layout: Layout::new(header.iter().cloned()).context(section)?,
             header: inputs.file_with_col_header,
-            branches: inputs.model_inputs.iter().map(branch).collect(),
+            branches,
             clusters,
             targets: if has_targets { targets.chain(scores).collect() } else { Vec::new() },
             tokenizer: tokenizer(configuration)?,

@@ -6,7 +6,7 @@
 //!
 //! Its input is a branch that is in no cluster of the `Embedding`: one column of text, or two that are read as a pair. They
 //! are cut into the checkpoint's own word pieces, at most `max_len` of them with start and end. The output is
-//! `(batch, pieces, hidden)`, the last of the layers that are kept; [CLS] stands first.
+//! `(batch, pieces, hidden)`, the last of the layers that are kept; the piece `[CLS]` stands first.
 
 use std::ops::RangeInclusive;
 

@@ -1,0 +1,251 @@
+//! Networks from a file as their users have them: the same bytes however often a run is killed, tests, predictions,
+//! distillation, and configurations that are wrong.
+
+mod runs;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use runs::{files, kill_until_done};
+use serde_json::{Value, json};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_neuronblocks");
+
+/// A question, an answer, whether it fits, and a teacher's probability of that: it fits if both name the same thing.
+fn pairs(n: usize, from: usize) -> String {
+    let things = ["river", "stone", "cloud", "apple", "train"];
+    let line = |at: usize| {
+        let (asked, told) = ((at * 7 + at / 3) % 5, (at * 3 + at / 5) % 5);
+        let label = usize::from(asked == told);
+        let soft = if label == 1 { 0.9 } else { 0.1 };
+        format!("where is the {} ?\tthe {} is number {}\t{label}\t{soft}\n", things[asked], things[told], at % 4)
+    };
+    (from..from + n).map(line).collect()
+}
+
+fn configuration() -> Value {
+    json!({
+        "tool_version": "1.1.0",
+        "inputs": {
+            "dataset_type": "classification",
+            "file_header": {"question": 0, "answer": 1, "label": 2, "soft": 3},
+            "predict_file_header": {"question": 0, "answer": 1},
+            "model_inputs": {"q": ["question"], "a": ["answer"]},
+            "target": ["label"]
+        },
+        "outputs": {
+            "save_base_dir": "unused", "model_name": "model.nb", "predict_fields": ["prediction", "confidence@1"]
+        },
+        "training_params": {
+            "vocabulary": {"min_word_frequency": 1},
+            "optimizer": {"name": "Adam", "params": {"lr": 0.02}},
+            "lr_decay": 0.9, "batch_size": 16, "max_epoch": 4, "steps_per_validation": 3, "use_gpu": false
+        },
+        "architecture": [
+            {"layer": "Embedding", "conf": {"word": {"cols": ["question", "answer"], "dim": 12}}},
+            {"layer_id": "q1", "layer": "BiLSTM", "conf": {"hidden_dim": 8, "dropout": 0.1}, "inputs": ["q"]},
+            {"layer_id": "a1", "layer": "q1", "inputs": ["a"]},
+            {"layer_id": "q2", "layer": "Pooling", "conf": {"pool_type": "max"}, "inputs": ["q1"]},
+            {"layer_id": "a2", "layer": "Pooling", "conf": {"pool_type": "max"}, "inputs": ["a1"]},
+            {"layer_id": "both", "layer": "Combination",
+             "conf": {"operations": ["origin", "difference", "dot_multiply"]}, "inputs": ["q2", "a2"]},
+            {"layer_id": "output", "layer": "Linear", "inputs": ["both"], "output_layer_flag": true,
+             "conf": {"hidden_dim": [16, 2], "last_hidden_activation": false}}
+        ],
+        "loss": {"losses": [{"type": "CrossEntropyLoss", "conf": {}, "inputs": ["output", "label"]}]},
+        "metrics": ["auc", "accuracy"]
+    })
+}
+
+/// A folder with data and a configuration.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new(configuration: &Value) -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        std::fs::write(place.at("train.tsv"), pairs(96, 0)).unwrap();
+        std::fs::write(place.at("valid.tsv"), pairs(40, 96)).unwrap();
+        std::fs::write(place.at("test.tsv"), pairs(30, 200)).unwrap();
+        std::fs::write(place.at("conf.json"), configuration.to_string()).unwrap();
+        place
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn train(&self, out: &str, threads: usize) -> Command {
+        let mut command = self.command("train");
+        for part in ["train", "valid", "test"] {
+            command.arg(format!("--{part}_data_path")).arg(self.at(&format!("{part}.tsv")));
+        }
+        command.arg("--model_save_dir").arg(self.at(out)).args(["--checkpoint_every", "2"]);
+        command.env("RAYON_NUM_THREADS", threads.to_string());
+        command
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.arg(name).arg("--conf_path").arg(self.at("conf.json"));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.at(name)).unwrap()
+    }
+}
+
+fn succeed(mut command: Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn assert_same(a: &Path, b: &Path) {
+    let (a, b) = (files(a), files(b));
+    assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+    for (path, bytes) in &a {
+        assert!(*bytes == b[path], "{} differs", path.display());
+    }
+}
+
+#[test]
+fn one_and_two_threads_and_a_run_killed_again_and_again_give_the_same_bytes() {
+    let place = Place::new(&configuration());
+    succeed(place.train("one", 1));
+    succeed(place.train("two", 2));
+    assert_same(&place.at("one"), &place.at("two"));
+    let kills = kill_until_done(|| place.train("killed", 2));
+    assert!(kills >= 2, "killed only {kills} times");
+    assert_same(&place.at("one"), &place.at("killed"));
+    let report: Value = serde_json::from_str(&place.read("one/report.json")).unwrap();
+    assert!(report["test"]["auc"].as_f64().unwrap() > 0.8, "{report}");
+
+    // The saved model says the same again, and of a file without labels too.
+    let mut test = place.command("test");
+    test.arg("--test_data_path").arg(place.at("test.tsv")).arg("--previous_model_path").arg(place.at("one/model.nb"));
+    test.arg("--predict_output_path").arg(place.at("again.tsv")).arg("--log_dir").arg(place.at("logs"));
+    succeed(test);
+    assert_eq!(place.read("again.tsv"), place.read("one/predict.tsv"));
+    let log: Value = serde_json::from_str(&place.read("logs/test.log")).unwrap();
+    assert_eq!(log["test"], report["test"]);
+
+    let unlabelled: String =
+        pairs(30, 200).lines().map(|line| line.splitn(3, '\t').take(2).collect::<Vec<_>>().join("\t") + "\n").collect();
+    std::fs::write(place.at("unlabelled.tsv"), &unlabelled).unwrap();
+    let mut predict = place.command("predict");
+    predict.arg("--predict_data_path").arg(place.at("unlabelled.tsv"));
+    predict.arg("--previous_model_path").arg(place.at("one/model.nb")).args(["--disable_log_file", "True"]);
+    predict.arg("--predict_output_path").arg(place.at("predicted.tsv"));
+    succeed(predict);
+    let tail = |text: &str| {
+        let last = |line: &str| line.rsplitn(3, '\t').take(2).map(str::to_string).collect::<Vec<_>>();
+        text.lines().map(last).collect::<Vec<_>>()
+    };
+    assert_eq!(tail(&place.read("predicted.tsv")), tail(&place.read("one/predict.tsv")));
+
+    let mut typed = place.command("predict");
+    typed.args(["--predict_mode", "interactive"]).arg("--previous_model_path").arg(place.at("one/model.nb"));
+    let mut child = typed.stdin(Stdio::piped()).spawn().unwrap();
+    let first: Vec<&str> = unlabelled.lines().take(1).collect();
+    writeln!(child.stdin.take().unwrap(), "too few columns\n{}\nexit\nnever read", first[0]).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let mut expected = tail(&place.read("predicted.tsv"))[0].clone();
+    expected.reverse();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), expected.join("\t"));
+}
+
+#[test]
+fn a_folder_belongs_to_one_run_until_it_is_forced() {
+    let mut short = configuration();
+    short["training_params"]["max_epoch"] = json!(1);
+    let place = Place::new(&short);
+    succeed(place.train("out", 2));
+    let mut other = place.train("out", 2);
+    other.args(["--learning_rate", "0.5"]);
+    let refused = other.output().unwrap();
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && message.contains("optimizer.lr") && message.contains("--force"), "{message}");
+    let mut forced = place.train("out", 2);
+    forced.args(["--learning_rate", "0.5", "--force"]);
+    let before = std::fs::read(place.at("out/model.nb/model.safetensors")).unwrap();
+    succeed(forced);
+    assert_ne!(before, std::fs::read(place.at("out/model.nb/model.safetensors")).unwrap());
+}
+
+#[test]
+fn a_teacher_in_columns_teaches_without_labels() {
+    let mut taught = configuration();
+    taught["distillation"] = json!({"alpha": 1.0, "teachers": [{"scores": "soft", "numbers": "probs"}]});
+    let place = Place::new(&taught);
+    succeed(place.train("out", 2));
+    let report: Value = serde_json::from_str(&place.read("out/report.json")).unwrap();
+    assert!(report["test"]["auc"].as_f64().unwrap() > 0.8, "{report}");
+    // The labels say the opposite now, and are not looked at: who learned from them would be below 0.2.
+    let train = pairs(96, 0);
+    let turned = train.replace("\t1\t", "\tx\t").replace("\t0\t", "\t1\t").replace("\tx\t", "\t0\t");
+    std::fs::write(place.at("train.tsv"), turned).unwrap();
+    succeed(place.train("turned", 2));
+    let turned: Value = serde_json::from_str(&place.read("turned/report.json")).unwrap();
+    assert!(turned["test"]["auc"].as_f64().unwrap() > 0.8, "{turned}");
+}
+
+#[test]
+fn a_configuration_is_checked_without_its_files() {
+    let place = Place::new(&configuration());
+    let output = String::from_utf8_lossy(&succeed(place.command("check")).stdout).into_owned();
+    for part in ["(batch, len, 16)", "those of q1", "12 x symbols of word", "target label: 2 classes"] {
+        assert!(output.contains(part), "{part}: {output}");
+    }
+    let mut draw = place.command("draw");
+    draw.arg("--graph_path").arg(place.at("graph.svg"));
+    succeed(draw);
+    assert!(place.read("graph.svg").contains("BiLSTM"));
+    for (pointer, value, message) in [
+        ("/architecture/1/conf/hiden_dim", json!(4), "architecture[1].conf.hiden_dim"),
+        ("/architecture/1/layer", json!("BiLSMT"), "architecture[1].layer"),
+        ("/architecture/5/inputs", json!(["q2", "a3"]), "architecture[5].inputs[1]"),
+        ("/loss/losses/0/type", json!("CrossEntropy"), "loss.losses[0].type: unknown loss `CrossEntropy`"),
+        ("/metrics", json!(["acuracy"]), "metrics[0]"),
+        ("/training_params/batch_sise", json!(4), "training_params.batch_sise: unknown key"),
+    ] {
+        let mut wrong = configuration();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        wrong.pointer_mut(parent).unwrap()[key] = value;
+        let output = Place::new(&wrong).command("check").output().unwrap();
+        let found = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && found.contains(message), "{pointer}: {found}");
+    }
+}
+
+#[test]
+fn the_first_layers_of_a_checkpoint_read_a_pair_in_its_own_pieces() {
+    let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kd-teachers/tests/reference/bert");
+    let mut encoder = configuration();
+    encoder["inputs"]["model_inputs"] = json!({"pair": ["question", "answer"]});
+    encoder["training_params"]["max_epoch"] = json!(1);
+    encoder["training_params"]["optimizer"]["params"]["lr"] = json!(0.001);
+    encoder["architecture"] = json!([
+        {"layer_id": "bert", "layer": "Encoder", "conf": {"model": checkpoint, "layers": 1, "max_len": 24}, "inputs": ["pair"]},
+        {"layer_id": "mean", "layer": "Pooling", "conf": {"pool_type": "mean"}, "inputs": ["bert"]},
+        {"layer_id": "output", "layer": "Linear", "conf": {"hidden_dim": -1, "batch_norm": false, "last_hidden_activation": false},
+         "inputs": ["mean"], "output_layer_flag": true}
+    ]);
+    let place = Place::new(&encoder);
+    succeed(place.train("one", 1));
+    succeed(place.train("two", 2));
+    assert_same(&place.at("one"), &place.at("two"));
+    let mut test = place.command("test");
+    test.arg("--test_data_path").arg(place.at("test.tsv")).arg("--previous_model_path").arg(place.at("one/model.nb"));
+    test.arg("--predict_output_path").arg(place.at("again.tsv")).arg("--disable_log_file");
+    succeed(test);
+    assert_eq!(place.read("again.tsv"), place.read("one/predict.tsv"));
+
+    encoder["architecture"][0]["conf"]["layers"] = json!(99);
+    let output = Place::new(&encoder).command("check").output().unwrap();
+    let found = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && found.contains("architecture[0].conf.layers: expected 1 to"), "{found}");
+}
