@@ -58,6 +58,19 @@ fn configuration() -> Value {
     })
 }
 
+/// The files of `examples/models`, which name a checkpoint beside them.
+#[test]
+fn the_students_that_come_with_the_examples_have_no_warnings() {
+    for name in ["word_tagger", "word_pair", "encoder_pair"] {
+        let mut check = Command::new(PROGRAM);
+        check.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+        check.args(["check", "--conf_path", &format!("examples/models/{name}.json")]);
+        let output = check.output().unwrap();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{name}");
+    }
+}
+
 /// A folder with data and a configuration.
 struct Place(tempfile::TempDir);
 
@@ -210,6 +223,11 @@ fn a_configuration_is_checked_without_its_files() {
         ("/architecture/5/inputs", json!(["q2", "a3"]), "architecture[5].inputs[1]"),
         ("/loss/losses/0/type", json!("CrossEntropy"), "loss.losses[0].type: unknown loss `CrossEntropy`"),
         ("/metrics", json!(["acuracy"]), "metrics[0]"),
+        (
+            "/distillation",
+            json!({"teachers": [{"scores": "soft", "output": "q1"}]}),
+            "distillation.teachers[0].output: expected an output layer (output), found `q1`",
+        ),
         ("/training_params/batch_sise", json!(4), "training_params.batch_sise: unknown key"),
     ] {
         let mut wrong = configuration();

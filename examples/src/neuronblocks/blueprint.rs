@@ -13,7 +13,7 @@ use kd_students::blocks::{Dim, Kind};
 use kd_students::plan::{self, LossPlan, Plan};
 use serde_json::Value;
 
-use super::configuration::{Configuration, Language, Preprocessing, Problem};
+use super::configuration::{Configuration, Language, Preprocessing, Problem, TeacherConfig};
 use super::dictionaries::Dictionaries;
 use super::encoder_block::EncoderBlock;
 
@@ -35,6 +35,8 @@ pub struct Blueprint {
     pub loss: LossPlan,
     /// What is reported; the first chooses.
     pub scores: Vec<Score>,
+    /// Outputs that learn from teachers.
+    taught: Vec<String>,
 }
 
 impl Blueprint {
@@ -72,12 +74,16 @@ impl Blueprint {
         let score =
             |(idx, name): (usize, &String)| Score::named(name, problem).with_context(|| format!("metrics[{idx}]"));
         let scores = configuration.metrics.iter().enumerate().map(score).collect::<Result<_>>()?;
-        Ok(Self { inputs, plan, loss, scores })
+        let taught = taught(configuration, &plan)?;
+        Ok(Self { inputs, plan, loss, scores, taught })
     }
 
-    /// What has no effect, by its path.
+    /// What has no effect, by its path. An output that learns from a teacher may be in no configured loss.
     pub fn warnings(&self) -> Vec<String> {
-        self.plan.warnings().iter().chain(self.loss.warnings()).map(ToString::to_string).collect()
+        let of_taught =
+            |message: &str| self.taught.iter().any(|id| message == format!("the output `{id}` is in no loss"));
+        let losses = self.loss.warnings().iter().filter(|warning| !of_taught(&warning.message));
+        self.plan.warnings().iter().chain(losses).map(ToString::to_string).collect()
     }
 
     /// What is read of training files, or of files to predict, which need no targets.
@@ -160,6 +166,20 @@ impl Blueprint {
     pub fn parameters(&self, rows: &BTreeMap<String, usize>) -> Result<BTreeMap<String, usize>> {
         Ok(self.plan.parameters(rows)?)
     }
+}
+
+/// The output that each teacher has, the first by default.
+fn taught(configuration: &Configuration, plan: &Plan) -> Result<Vec<String>> {
+    let Some(distillation) = &configuration.distillation else { return Ok(Vec::new()) };
+    let output = |(idx, teacher): (usize, &TeacherConfig)| match &teacher.output {
+        Some(output) if !plan.outputs().contains(output) => {
+            let outputs = plan.outputs().join(", ");
+            bail!("distillation.teachers[{idx}].output: expected an output layer ({outputs}), found `{output}`")
+        }
+        Some(output) => Ok(output.clone()),
+        None => Ok(plan.outputs().first().cloned().unwrap_or_default()),
+    };
+    distillation.teachers.iter().enumerate().map(output).collect()
 }
 
 /// The problem as the metrics have it.
