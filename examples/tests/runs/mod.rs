@@ -24,7 +24,7 @@ pub(crate) fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 /// Starts the command and kills it, over and over, until it comes to its end; how many times it was killed.
 pub(crate) fn kill_until_done(command: impl Fn() -> Command) -> usize {
-    let (mut kills, mut patience) = (0, Duration::from_millis(60));
+    let (mut kills, mut patience) = (0, Duration::from_millis(10));
     loop {
         let mut child = command().spawn().unwrap();
         std::thread::sleep(patience);
@@ -36,6 +36,6 @@ pub(crate) fn kill_until_done(command: impl Fn() -> Command) -> usize {
         child.wait().unwrap();
         kills += 1;
         // Every run gets a little further than the last, so that kills fall everywhere and the end is reached.
-        patience += Duration::from_millis(25);
+        patience += Duration::from_millis(5) + patience / 4;
     }
 }
