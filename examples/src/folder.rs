@@ -40,7 +40,7 @@ impl Folder {
         let differences = kd_core::checkpoint::differences(settings, &found);
         if !differences.is_empty() {
             bail!(
-                "{} holds a run with other settings ({}); remove it or choose another --out",
+                "{} holds a run with other settings ({}); remove it or choose another folder",
                 self.path.display(),
                 differences.join("; ")
             );
