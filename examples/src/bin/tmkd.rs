@@ -182,7 +182,7 @@ impl Args {
         device: &Device,
     ) -> Result<()> {
         let Some(encoder) = &self.teacher_encoder else { return Ok(()) };
-        let source = Source::open(&self.student.of_encoder(encoder), &[])?;
+        let source = Source::open(&self.student.of_encoder(encoder, self.student.pooling)?, &[])?;
         let speed = Speed::of(&source.whole(), 1, classes, settings, results, self.latency_seconds, device)?;
         for row in rows.iter_mut().filter(|row| row.student.is_none()) {
             row.parameters = Some(speed.parameters);
