@@ -253,9 +253,16 @@ fn a_pretrained_encoder_in_a_file_is_timed_and_kept() {
 fn rl_kd_teaches_a_file_and_mkdm_does() {
     let room = Room::new();
     let student = room.file("pair.json", &pair_file());
-    let options = "--weighting uniform,rl-1 --lr 1e-2 --epochs 3 --warm-up 1 --checkpoint-every 3";
+    let options = "--weighting uniform,rl-1 --lr 1e-2 --epochs 3 --warm-up 1 --checkpoint-every 3 --save";
     killed_as_whole(&room, |out| room.command("rl_kd", &student, out, options));
     assert_eq!(rows(&room.path("whole")).iter().filter(|row| row["student"] == "pair").count(), 2);
+    for entry in std::fs::read_dir(room.path("whole/students")).unwrap() {
+        let said = room.asked(&entry.unwrap().path());
+        assert!(
+            said.len() == DEV.len() && said.iter().all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-5),
+            "{said:?}"
+        );
+    }
 
     let of_animals = Teacher {
         name: "animals",
@@ -500,7 +507,7 @@ fn every_part_of_what_is_wrong_is_named() {
         "rl_kd",
         &checkpoint("bert"),
         "failed",
-        &format!("--layers 1 --instances {}", pair_of.display()),
+        &format!("--layers 1 --max-len 14 --instances {}", pair_of.display()),
     ));
     assert!(message.contains("expected a pretrained encoder to make vectors of texts, found"), "{message}");
     let message = failure(room.command("tmkd", &checkpoint("bert"), "failed", "--words 9"));
