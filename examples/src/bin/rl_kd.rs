@@ -90,7 +90,7 @@ fn main() -> Result<()> {
     args.check()?;
     let device = args.training.open_device()?;
     let TrainingOptions { keep, hold_out, limit_train, .. } = args.training;
-    let set = DataSet::read(&args.task, args.table.task(&args.task)?, &args.data, keep, hold_out, limit_train)?;
+    let set = DataSet::read(&args.task, args.table.only_task(&args.task)?, &args.data, keep, hold_out, limit_train)?;
     let slices = Slices::cut(set, args.reward_least, args.fit_share)?;
     println!("{}", slices.roles());
     let source = Source::open(&args.student, &[&slices.set.learn])?;

@@ -45,6 +45,19 @@ impl TableOptions {
             _ => Ok(Task::named(name)?),
         }
     }
+
+    /// The only task that there is: columns are its own.
+    ///
+    /// # Errors
+    /// As [`TableOptions::task`], and if columns are given of a task that has its own.
+    pub fn only_task(&self, name: &str) -> Result<Task> {
+        if self.text.is_some() && Task::NAMES.contains(&name) {
+            bail!(
+                "--text: expected another name for a task of tables, found --task {name}, which has columns of its own"
+            );
+        }
+        self.task(name)
+    }
 }
 
 /// Who learns.

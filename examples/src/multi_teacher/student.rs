@@ -323,7 +323,7 @@ impl Built {
     /// `(examples, classes)` on the CPU.
     ///
     /// # Errors
-    /// If it cannot read them, or Ctrl-C was pressed.
+    /// If it cannot read them.
     pub fn answers(&self, set: usize, parts: &[&dyn Encode], device: &Device) -> Result<Vec<Tensor>> {
         let student = self.asked(device)?;
         parts.iter().map(|part| answers(&student.for_set(set), *part, device)).collect()
