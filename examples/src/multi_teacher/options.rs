@@ -91,8 +91,9 @@ impl StudentOptions {
     /// The same for a pretrained encoder beside the student.
     #[must_use]
     pub fn of_encoder(&self, encoder: &str) -> Self {
-        let student = encoder.to_string();
-        Self { student, layers: None, vectors: None, words: None, combination: None, ..self.clone() }
+        let (student, revision) = (encoder.to_string(), "main".to_string());
+        let (layers, vectors, words, combination) = (None, None, None, None);
+        Self { student, revision, layers, vectors, words, combination, bf16: false, ..self.clone() }
     }
 
     /// Refuses those of these options that are there; they are for `expected`.
@@ -121,7 +122,7 @@ impl StudentOptions {
 pub enum CombinationChoice {
     /// [u, v], as TMKD's BiLSTM may have it
     Concat,
-    /// [u, v, |u - v|, u · v], which sees whether the texts are alike
+    /// [u, v, |u - v|, u · v], which sees whether the texts are alike; one BiLSTM reads both
     ConcatDifferenceProduct,
 }
 
