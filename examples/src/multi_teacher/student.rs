@@ -62,7 +62,7 @@ pub struct Built {
 pub enum Body {
     /// The first layers of an encoder.
     Encoder(Box<Representation>),
-    /// Two BiLSTMs over words.
+    /// One or two BiLSTMs over words.
     Words(Box<PairEncoder>),
     /// The network of a file, without its outputs.
     Network(Box<Network>),
@@ -311,7 +311,7 @@ impl Built {
     /// `(examples, classes)` on the CPU.
     ///
     /// # Errors
-    /// If it cannot read them, or Ctrl-C was pressed.
+    /// If it cannot read them.
     pub fn answers(&self, set: usize, parts: &[&dyn Encode], device: &Device) -> Result<Vec<Tensor>> {
         let student = self.asked(device)?;
         parts.iter().map(|part| answers(&student.for_set(set), *part, device)).collect()

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result};
-use kd_data::features::{self, CHARACTERS, Features, Limits};
+use kd_data::features::{self, CHARACTERS, Features, Limits, WORDS};
 use kd_data::tags::Classes;
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,7 @@ impl Dictionaries {
         let symbols = |name: &String| {
             // A character or a tag that is rare is worth its row; only words are so many.
             let limits = match name.as_str() {
-                features::WORDS => *limits,
+                WORDS => *limits,
                 _ => Limits { min_word_frequency: 1, ..*limits },
             };
             Ok((name.clone(), features::dictionary(sets, name, &limits)?))
@@ -79,10 +79,16 @@ impl Dictionaries {
         }
     }
 
-    /// The ids of these symbols of a cluster.
+    /// The ids of these symbols of a cluster. A word that is not known as it is written is looked up in lower case, as its
+    /// vector is; vectors of words are mostly of lower case.
     pub fn ids<'a>(&self, cluster: &str, symbols: impl IntoIterator<Item = &'a String>) -> Vec<u32> {
         let known = self.table(cluster);
-        symbols.into_iter().map(|symbol| known.get(symbol.as_str()).copied().unwrap_or(UNKNOWN)).collect()
+        let lower = |symbol: &str| match cluster {
+            WORDS => known.get(symbol.to_lowercase().as_str()),
+            _ => None,
+        };
+        let id = |symbol: &String| known.get(symbol.as_str()).or_else(|| lower(symbol)).copied().unwrap_or(UNKNOWN);
+        symbols.into_iter().map(id).collect()
     }
 
     /// The ids of the characters of these words, at most the first 64 of each; a word without any is one unknown character.
@@ -117,8 +123,9 @@ mod tests {
     #[test]
     fn ids_begin_after_padding_and_unknown() {
         let dictionaries = dictionaries();
-        let words = ["né", "The", "the"].map(String::from);
-        assert_eq!(dictionaries.ids("word", &words), [3, UNKNOWN, 2]);
+        let words = ["né", "The", "the", "cat"].map(String::from);
+        assert_eq!(dictionaries.ids("word", &words), [3, 2, 2, UNKNOWN]);
+        assert_eq!(dictionaries.ids("char", &["É", "n"].map(String::from)), [UNKNOWN, 2]);
         assert_eq!(
             dictionaries.spellings(&["né".to_string(), String::new(), "on".into()]),
             [vec![2, 3], vec![1], vec![1, 2]]

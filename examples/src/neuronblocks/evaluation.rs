@@ -36,7 +36,7 @@ impl Model {
     /// What the network says of all examples.
     ///
     /// # Errors
-    /// If it cannot read them, or Ctrl-C was pressed.
+    /// If it cannot read them.
     pub fn ask(&self, encoded: &Encoded, reading: &Reading) -> Result<Vec<Answer>> {
         ask(&self.network, encoded, reading, self.device.is_cpu())
     }
