@@ -411,6 +411,13 @@ fn the_files_of_the_examples_are_students() {
         let out = format!("{name}-rl");
         success(room.command("rl_kd", &student, &out, &format!("{options} --weighting uniform")));
     }
+    // One text each, which has classes of its own.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tmkd"));
+    command.current_dir(root()).args(["--task", "animals", "--text", "text", "--label", "kind", "--method", "gold"]);
+    command.arg("--data").arg(animals(room.folder.path())).arg("--out").arg(room.path("word_classifier"));
+    command.args(["--student", "examples/models/word_classifier.json", "--save", "--latency-seconds", "0"]);
+    command.args("--device cpu --seeds 1".split(' ')).args(options.split(' '));
+    success(command);
     let student = Path::new("examples/models/word_tagger.json");
     success(compact_ner(&room.path("tagger"), student, "--steps 2 --evaluate-every 2"));
 }
