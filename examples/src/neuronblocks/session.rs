@@ -11,6 +11,7 @@ use kd_core::objective::Objective;
 use kd_core::trainer::{Interval, JsonLines, Observer, Outcome, Trainer, TrainerConfig};
 use kd_data::batches::{BatchPlan, DEFAULT_POOL};
 use kd_data::digest;
+use kd_data::encode::Encode;
 use kd_data::features::{Features, Reading, read_cached};
 use kd_data::table::{Line, Table};
 use serde_json::json;
@@ -21,8 +22,9 @@ use super::dictionaries::Dictionaries;
 use super::encoded::Encoded;
 use super::evaluation::{as_json, as_text};
 use super::flags::{self, PredictMode};
-use super::model::{Model, WEIGHTS, read_vectors};
+use super::model::{Model, WEIGHTS};
 use super::teachers::Teachers;
+use super::word_vectors::{self, VectorFile};
 use crate::folder::Folder;
 use crate::interrupt::Interrupted;
 use crate::progress::Progress;
@@ -52,7 +54,7 @@ fn encoded(
     has_targets: bool,
 ) -> Result<Encoded> {
     let targets: &[String] = if has_targets { &configuration.inputs.target } else { &[] };
-    model.encode(configuration, set.features, set.table.as_ref(), targets, reading.layout.names())
+    model.reader.encode(set.features, set.table.as_ref(), targets, reading.layout.names(), &model.device)
 }
 
 fn base_of(configuration: &Configuration) -> Result<&Path> {
@@ -164,8 +166,7 @@ pub fn train(flags: &flags::Train) -> Result<()> {
         Some(distilled) => distilled,
         None => &model.blueprint.loss,
     };
-    let heads = teachers.as_ref().map_or(vec![0], |(teachers, it)| if it.average { teachers.heads() } else { vec![0] });
-    let reading_answers = model.answers_of(&configuration, heads);
+    let reading_answers = model.answers_of(&configuration);
     let first = model.blueprint.scores.first().context("metrics: expected at least one, found none")?;
     let sign = if first.smaller_is_better() { -1.0 } else { 1.0 };
     let scored = |set: &Encoded| -> Result<Vec<(String, Option<f64>)>> {
@@ -260,10 +261,8 @@ fn start(
         max_building_lines: vocabulary.max_building_lines,
     };
     let mut dictionaries = Dictionaries::of(sets, &clusters, &sketch.class_targets(), &limits)?;
-    let vectors = match &configuration.inputs.paths.pre_trained_emb {
-        Some(path) => read_vectors(configuration, sketch, &mut dictionaries, path)?,
-        None => None,
-    };
+    let vectors = VectorFile::of(configuration).zip(word_vectors::width(&sketch.plan));
+    let vectors = vectors.map(|(file, width)| file.read(width, &mut dictionaries)).transpose()?;
     let model = Model::new(configuration, dictionaries, device)?;
     let known = vectors.map(|vectors| model.start_from_vectors(&vectors, configuration.training.seed)).transpose()?;
     Ok((model, known))
@@ -283,21 +282,6 @@ fn model_of(configuration: &Configuration, flag: &Option<PathBuf>) -> Result<Pat
     })
 }
 
-fn heads_of(configuration: &Configuration, model: &Model) -> Vec<usize> {
-    let Some(distillation) = configuration.distillation.as_ref().filter(|it| it.average) else { return vec![0] };
-    let outputs = model.blueprint.plan.outputs();
-    let mut heads: Vec<usize> = distillation
-        .teachers
-        .iter()
-        .map(|teacher| {
-            teacher.output.as_ref().and_then(|output| outputs.iter().position(|other| other == output)).unwrap_or(0)
-        })
-        .collect();
-    heads.sort_unstable();
-    heads.dedup();
-    heads
-}
-
 /// Scores a saved network on a file and writes its predictions.
 ///
 /// # Errors
@@ -314,9 +298,9 @@ pub fn test(flags: &flags::Test) -> Result<()> {
     )?;
     let plain = Configuration { distillation: None, ..configuration.clone() };
     let reading = model.blueprint.reading(&plain, true)?;
-    let set = read(path, &reading, None, model.reads_pieces())?;
+    let set = read(path, &reading, None, model.reader.reads_pieces())?;
     let set = encoded(&model, &configuration, &reading, set, true)?;
-    let answers = model.ask(&set, &model.answers_of(&configuration, heads_of(&configuration, &model)))?;
+    let answers = model.ask(&set, &model.answers_of(&configuration))?;
     let scores = model.scores(&configuration, &set, &answers)?;
     println!("test: {}", as_text(&scores));
     let predictions = predictions_of(&configuration, &flags.predict_output_path)?;
@@ -361,8 +345,9 @@ pub fn predict(flags: &flags::Predict) -> Result<()> {
     let path = flags.predict_data_path.as_ref().or(paths.predict.as_ref());
     let path = path
         .context("inputs.data_paths.predict_data_path: expected a file, there or as --predict_data_path, found none")?;
-    let set = encoded(&model, &configuration, &reading, read(path, &reading, None, model.reads_pieces())?, false)?;
-    let answers = model.ask(&set, &model.answers_of(&configuration, heads_of(&configuration, &model)))?;
+    let set =
+        encoded(&model, &configuration, &reading, read(path, &reading, None, model.reader.reads_pieces())?, false)?;
+    let answers = model.ask(&set, &model.answers_of(&configuration))?;
     let predictions = predictions_of(&configuration, &flags.predict_output_path)?;
     model.write_predictions(&configuration, set.features(), &answers, &predictions)?;
     keep_log(&configuration, &flags.shared, &configuration.outputs.predict_log_name, &json!({"examples": set.len()}))?;
@@ -374,7 +359,7 @@ pub fn predict(flags: &flags::Predict) -> Result<()> {
 fn converse(model: &Model, configuration: &Configuration, reading: &Reading) -> Result<()> {
     let names = reading.layout.names();
     eprintln!("one example a line, {} parted by tabs; exit ends", names.join(", "));
-    let answers_of = model.answers_of(configuration, heads_of(configuration, model));
+    let answers_of = model.answers_of(configuration);
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let line = line.trim_end();

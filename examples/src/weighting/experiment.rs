@@ -1,6 +1,7 @@
 //! A classroom and a student's shape: every run by name, once.
 
 use std::cell::RefCell;
+use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
@@ -15,7 +16,7 @@ use kd_core::weighting::TeacherWeighting;
 use kd_data::batches::{BatchPlan, DEFAULT_POOL};
 use kd_data::encode::Encode;
 use kd_rl::agent::AgentConfig;
-use kd_rl::reinforced::{Reinforced, ReinforcedConfig};
+use kd_rl::reinforced::{Reinforced, ReinforcedConfig, Reward};
 use kd_rl::rivals;
 use kd_rl::state::features;
 use serde::{Deserialize, Serialize};
@@ -24,8 +25,8 @@ use serde_json::{Value, json};
 use super::watched::{Pass, Told, Watch, Watched};
 use super::{Classroom, Way};
 use crate::multi_teacher::{
-    Answers, Built, Course, DataSet, Lesson, Pace, Pupil, Results, Settings, Targets, Trained, answers, checkpoint_of,
-    keys, name_of, name_of_device, plan, scores_of, train,
+    Answers, Built, Course, DataSet, Lesson, Pace, Pupil, Results, Settings, Targets, Trained, answers, check_saved,
+    checkpoint_of, keys, name_of, name_of_device, plan, scores_of, train,
 };
 
 /// A student to be trained.
@@ -90,6 +91,8 @@ pub struct Experiment<'a> {
     pub consensus_cap: f64,
     /// Where results are kept.
     pub results: &'a Results,
+    /// Where students are kept, each as a folder of its name; none: they are not.
+    pub students: Option<&'a Path>,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
     /// Where it is computed.
@@ -122,11 +125,34 @@ impl Experiment<'_> {
         if self.set().choose.is_some() { self.settings.epochs } else { 0 }
     }
 
+    /// Updates in which a policy chooses nothing.
+    pub fn warm_up(&self) -> usize {
+        self.policy.agent.warm_up
+    }
+
     /// The policy of a run, if it has one.
     fn policy_of(&self, run: &Run) -> Option<ReinforcedConfig> {
         let reward = run.way.reward(self.reward_share)?;
-        let agent = AgentConfig { seed: run.seed, ..self.policy.agent };
-        Some(ReinforcedConfig { reward, agent, ..self.policy })
+        let policy =
+            ReinforcedConfig { reward, agent: AgentConfig { seed: run.seed, ..self.policy.agent }, ..self.policy };
+        // What the reward does not read decides nothing, and makes no run of its own.
+        Some(match reward {
+            Reward::Gold => ReinforcedConfig { temperature: 1.0, held_out_every: 1, ..policy },
+            Reward::GoldAndTeachers => ReinforcedConfig { held_out_every: 1, ..policy },
+            Reward::HeldOut { .. } => policy,
+        })
+    }
+
+    /// Checks that the policy of `way` can be made, if it has one: before others are trained.
+    ///
+    /// # Errors
+    /// If its settings are out of range or do not go together; the message names the way and the settings.
+    pub fn check(&self, way: Way) -> Result<()> {
+        let Some(config) = self.policy_of(&Run { way, seed: 0 }) else { return Ok(()) };
+        let (teachers, classes) = (self.classroom.taught.teachers.len(), self.set().classes.len());
+        Reinforced::new(teachers, classes, config, DType::F32, &Device::Cpu)
+            .with_context(|| format!("{} (leave it out of --weighting, or change the setting)", way.name()))?;
+        Ok(())
     }
 
     fn cap(&self) -> f64 {
@@ -168,7 +194,11 @@ impl Experiment<'_> {
     /// If a file cannot be read or written, training breaks, or Ctrl-C was pressed.
     pub fn result(&self, run: &Run) -> Result<Option<Record>> {
         let (name, decides) = self.name(run);
-        self.results.made(&name, || self.train(run, name.clone(), decides).map(Some))
+        let result = self.results.made(&name, || self.train(run, name.clone(), decides).map(Some))?;
+        if result.is_some() {
+            check_saved(self.students, &name);
+        }
+        Ok(result)
     }
 
     fn train(&self, run: &Run, name: String, decides: Value) -> Result<Record> {
@@ -195,6 +225,9 @@ impl Experiment<'_> {
         let encoded: Vec<&dyn Encode> = self.classroom.taught.encoded.report.iter().map(|part| &**part).collect();
         let parts = self.set().report.iter().map(|(part, _)| part.name().to_string());
         let said: Answers = parts.zip(built.answers(0, &encoded, self.device)?).collect();
+        if let Some(students) = self.students {
+            built.save(&self.pupil, std::slice::from_ref(&self.set().classes), &students.join(&name))?;
+        }
         Ok(Record {
             name,
             decides,
