@@ -22,7 +22,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use examples::fine_tune::Keep;
 use examples::multi_teacher::{
@@ -114,7 +114,8 @@ fn main() -> Result<()> {
     let ways = Way::of(&args.weighting, classroom.taught.teachers.len());
     if let Some(encoder) = &args.instances {
         let options = args.student.of_encoder(encoder);
-        let encoder = Source::open(&StudentOptions { pooling: Some(PoolingChoice::Mean), ..options }, &[])?;
+        let encoder = Source::open(&StudentOptions { pooling: Some(PoolingChoice::Mean), ..options }, &[])
+            .with_context(|| format!("--instances: expected a pretrained encoder, found {encoder}"))?;
         classroom = classroom.with_instances(&encoder, max_len, &folder("instances")?, &device)?;
     }
 
