@@ -6,6 +6,7 @@ use kd_core::batch::Tokens;
 use kd_core::model::{Mode, Output, Student};
 use kd_core::ops;
 use kd_data::batches::{restore, sequential};
+use kd_data::encode::Encode;
 use kd_data::features::best_span;
 use kd_students::tagger::decode;
 
@@ -130,7 +131,7 @@ pub fn ask(network: &dyn Student, encoded: &Encoded, reading: &Reading, on_cpu: 
     let mut all = Vec::with_capacity(batches.len());
     for examples in &batches {
         interrupt::check()?;
-        let tokens = encoded.tokens(examples)?;
+        let tokens = encoded.collate(examples)?;
         let output = network.forward(&tokens, Mode::Eval)?.detach();
         all.push(reading.answers(&output, &tokens)?);
     }

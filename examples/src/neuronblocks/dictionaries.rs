@@ -72,6 +72,13 @@ impl Dictionaries {
         self.clusters.iter().find(|(name, _)| name == cluster).map_or(&[], |(_, symbols)| symbols)
     }
 
+    /// More symbols of a cluster, after those that it has.
+    pub fn add(&mut self, cluster: &str, symbols: impl IntoIterator<Item = String>) {
+        if let Some((_, known)) = self.clusters.iter_mut().find(|(name, _)| name == cluster) {
+            known.extend(symbols);
+        }
+    }
+
     /// The ids of these symbols of a cluster. A word that is not known as it is written is looked up in lower case, as its
     /// vector is; vectors of words are mostly of lower case.
     pub fn ids<'a>(&self, cluster: &str, symbols: impl IntoIterator<Item = &'a String>) -> Vec<u32> {

@@ -69,6 +69,7 @@ pub struct Encoded {
     targets: Vec<Target>,
     row: RowKind,
     lengths: Vec<usize>,
+    rows: Vec<usize>,
     device: Device,
 }
 
@@ -104,7 +105,15 @@ impl Encoded {
             .with_context(|| features.path.display().to_string())?;
         let tokens = |example| branches.iter().map(|branch| length(&features, branch, example)).sum();
         let lengths = (0..features.len()).map(tokens).collect();
-        Ok(Self { branches, targets, row, lengths, device: device.clone(), features })
+        let rows = |example| match row {
+            RowKind::Example => 1,
+            RowKind::Token { boundaries } => {
+                let tokens = branches.first().map_or(0, |branch| length(&features, branch, example));
+                if boundaries { tokens.saturating_sub(2) } else { tokens }
+            }
+        };
+        let rows = (0..features.len()).map(rows).collect();
+        Ok(Self { branches, targets, row, lengths, rows, device: device.clone(), features })
     }
 
     /// Reads branch `branch_idx` in word pieces, one sequence for each example.
@@ -129,22 +138,6 @@ impl Encoded {
         self.len() == 0
     }
 
-    /// Tokens of each example, all branches together.
-    pub fn lengths(&self) -> &[usize] {
-        &self.lengths
-    }
-
-    /// Number of rows of an example.
-    pub fn rows(&self, example: usize) -> usize {
-        match self.row {
-            RowKind::Example => 1,
-            RowKind::Token { boundaries } => {
-                let tokens = self.branches.first().map_or(0, |branch| length(&self.features, branch, example));
-                if boundaries { tokens.saturating_sub(2) } else { tokens }
-            }
-        }
-    }
-
     /// The classes of the rows of an example, by target; none where it has no classes.
     pub fn classes(&self, target: usize, example: usize) -> Option<&[u32]> {
         match self.targets.get(target)? {
@@ -161,30 +154,7 @@ impl Encoded {
         }
     }
 
-    /// A padded batch of these examples.
-    ///
-    /// # Errors
-    /// If a tensor cannot be made.
-    pub fn tokens(&self, examples: &[usize]) -> candle_core::Result<Tokens> {
-        let mut sequences = self.branches.iter().map(|branch| self.sequence(branch, examples));
-        let Some(first) = sequences.next().transpose()? else { candle_core::bail!("expected a branch, found none") };
-        let second = sequences.next().transpose()?;
-        let more = sequences.collect::<candle_core::Result<_>>()?;
-        let rows = match self.row {
-            RowKind::Example => Rows::Examples,
-            RowKind::Token { boundaries } => {
-                let len = first.ids.dim(1)?;
-                let per_example: Vec<usize> = examples.iter().map(|&example| self.rows(example)).collect();
-                let start = usize::from(boundaries);
-                let index = per_example.iter().enumerate();
-                let index = index.flat_map(|(nth, &rows)| (0..rows).map(move |row| (nth * len + start + row) as u32));
-                Rows::Words { index: Tensor::new(index.collect::<Vec<u32>>(), &self.device)?, per_example }
-            }
-        };
-        Ok(Tokens { first, second, more, rows })
-    }
-
-    /// The same with what should come out of it: the first target of classes as labels, and all targets in their order.
+    /// A padded batch of these examples with what should come out of them: the first target of classes as labels, and all targets in their order.
     ///
     /// # Errors
     /// If a tensor cannot be made.
@@ -193,7 +163,7 @@ impl Encoded {
         let targets: Vec<Tensor> = targets.collect::<candle_core::Result<_>>()?;
         let is_classes = |target: &Target| matches!(target, Target::Classes(_));
         let labels = self.targets.iter().position(is_classes).map(|idx| targets[idx].clone());
-        let tokens = self.tokens(&examples)?;
+        let tokens = self.collate(&examples)?;
         Ok(Batch { tokens, labels, targets, teachers: vec![], weights: None, task: 0, examples })
     }
 
@@ -266,6 +236,39 @@ impl Encoded {
             }
         }
         Tensor::from_vec(padded, (examples.len(), len, longest), &self.device)
+    }
+}
+
+impl Encode for Encoded {
+    fn collate(&self, examples: &[usize]) -> candle_core::Result<Tokens> {
+        if let Some(example) = examples.iter().find(|&&example| example >= self.len()) {
+            candle_core::bail!("collate: expected example ids below {}, found {example}", self.len());
+        }
+        let mut sequences = self.branches.iter().map(|branch| self.sequence(branch, examples));
+        let Some(first) = sequences.next().transpose()? else { candle_core::bail!("expected a branch, found none") };
+        let second = sequences.next().transpose()?;
+        let more = sequences.collect::<candle_core::Result<_>>()?;
+        let rows = match self.row {
+            RowKind::Example => Rows::Examples,
+            RowKind::Token { boundaries } => {
+                let len = first.ids.dim(1)?;
+                let per_example: Vec<usize> = examples.iter().map(|&example| self.rows[example]).collect();
+                let start = usize::from(boundaries);
+                let index = per_example.iter().enumerate();
+                let index = index.flat_map(|(nth, &rows)| (0..rows).map(move |row| (nth * len + start + row) as u32));
+                Rows::Words { index: Tensor::new(index.collect::<Vec<u32>>(), &self.device)?, per_example }
+            }
+        };
+        Ok(Tokens { first, second, more, rows })
+    }
+
+    /// Tokens of each example, all branches together.
+    fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    fn rows(&self) -> &[usize] {
+        &self.rows
     }
 }
 

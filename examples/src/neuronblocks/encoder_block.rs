@@ -86,6 +86,19 @@ impl EncoderBlock {
     }
 }
 
+/// The encoders of an architecture, by their `layer_id`.
+///
+/// # Errors
+/// If a `conf` is none.
+pub fn blocks(architecture: &serde_json::Value) -> serde_json::Result<Vec<(String, EncoderBlock)>> {
+    let items = architecture.as_array().map(Vec::as_slice).unwrap_or_default();
+    let block = |item: &serde_json::Value| {
+        let id = item["layer_id"].as_str().unwrap_or_default().to_string();
+        Ok((id, serde_json::from_value(item["conf"].clone())?))
+    };
+    items.iter().filter(|item| item["layer"] == NAME).map(block).collect()
+}
+
 /// A checkpoint whose files were found.
 #[derive(Debug)]
 struct Opened {

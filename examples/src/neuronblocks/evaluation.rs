@@ -36,7 +36,7 @@ impl Model {
 
     /// The names of the classes that answers are of.
     pub fn classes(&self) -> &[String] {
-        self.dictionaries.classes.first().map_or(&[], |(_, classes)| classes.names())
+        self.reader.dictionaries.classes.first().map_or(&[], |(_, classes)| classes.names())
     }
 
     /// What the network says of all examples.

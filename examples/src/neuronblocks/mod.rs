@@ -19,5 +19,7 @@ pub mod encoder_block;
 pub mod evaluation;
 pub mod flags;
 pub mod model;
+pub mod reader;
 pub mod session;
 pub mod teachers;
+pub mod word_vectors;

@@ -11,6 +11,7 @@ use kd_core::objective::Objective;
 use kd_core::trainer::{Interval, JsonLines, Observer, Outcome, Trainer, TrainerConfig};
 use kd_data::batches::{BatchPlan, DEFAULT_POOL};
 use kd_data::digest;
+use kd_data::encode::Encode;
 use kd_data::features::{Features, Reading, read_cached};
 use kd_data::table::{Line, Table};
 use serde_json::json;
@@ -21,8 +22,9 @@ use super::dictionaries::Dictionaries;
 use super::encoded::Encoded;
 use super::evaluation::{as_json, as_text};
 use super::flags::{self, PredictMode};
-use super::model::{Model, WEIGHTS, read_vectors};
+use super::model::{Model, WEIGHTS};
 use super::teachers::Teachers;
+use super::word_vectors::{self, VectorFile};
 use crate::folder::Folder;
 use crate::interrupt::Interrupted;
 use crate::progress::Progress;
@@ -52,7 +54,7 @@ fn encoded(
     has_targets: bool,
 ) -> Result<Encoded> {
     let targets: &[String] = if has_targets { &configuration.inputs.target } else { &[] };
-    model.encode(configuration, set.features, set.table.as_ref(), targets, reading.layout.names())
+    model.reader.encode(set.features, set.table.as_ref(), targets, reading.layout.names(), &model.device)
 }
 
 fn base_of(configuration: &Configuration) -> Result<&Path> {
@@ -259,10 +261,8 @@ fn start(
         max_building_lines: vocabulary.max_building_lines,
     };
     let mut dictionaries = Dictionaries::of(sets, &clusters, &sketch.class_targets(), &limits)?;
-    let vectors = match &configuration.inputs.paths.pre_trained_emb {
-        Some(path) => read_vectors(configuration, sketch, &mut dictionaries, path)?,
-        None => None,
-    };
+    let vectors = VectorFile::of(configuration).zip(word_vectors::width(&sketch.plan));
+    let vectors = vectors.map(|(file, width)| file.read(width, &mut dictionaries)).transpose()?;
     let model = Model::new(configuration, dictionaries, device)?;
     let known = vectors.map(|vectors| model.start_from_vectors(&vectors, configuration.training.seed)).transpose()?;
     Ok((model, known))
@@ -313,7 +313,7 @@ pub fn test(flags: &flags::Test) -> Result<()> {
     )?;
     let plain = Configuration { distillation: None, ..configuration.clone() };
     let reading = model.blueprint.reading(&plain, true)?;
-    let set = read(path, &reading, None, model.reads_pieces())?;
+    let set = read(path, &reading, None, model.reader.reads_pieces())?;
     let set = encoded(&model, &configuration, &reading, set, true)?;
     let answers = model.ask(&set, &model.answers_of(&configuration, heads_of(&configuration, &model)))?;
     let scores = model.scores(&configuration, &set, &answers)?;
@@ -360,7 +360,8 @@ pub fn predict(flags: &flags::Predict) -> Result<()> {
     let path = flags.predict_data_path.as_ref().or(paths.predict.as_ref());
     let path = path
         .context("inputs.data_paths.predict_data_path: expected a file, there or as --predict_data_path, found none")?;
-    let set = encoded(&model, &configuration, &reading, read(path, &reading, None, model.reads_pieces())?, false)?;
+    let set =
+        encoded(&model, &configuration, &reading, read(path, &reading, None, model.reader.reads_pieces())?, false)?;
     let answers = model.ask(&set, &model.answers_of(&configuration, heads_of(&configuration, &model)))?;
     let predictions = predictions_of(&configuration, &flags.predict_output_path)?;
     model.write_predictions(&configuration, set.features(), &answers, &predictions)?;

@@ -44,6 +44,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod body;
 mod columns;
 mod inputs;
 mod item;
@@ -93,6 +94,8 @@ impl std::fmt::Display for Warning {
 pub struct Layer {
     /// Its name.
     pub id: String,
+    /// Its place in the file: `architecture[2]`.
+    pub path: String,
     /// The block that it is, as `layer` spells it; of a layer that shares, that of the other.
     pub block: String,
     /// The layer whose variables it has; itself, if it shares none.
@@ -148,6 +151,17 @@ impl Plan {
     /// output, or no output at all.
     pub fn parse(architecture: &Json, inputs: &Inputs, further: &[Kind]) -> Result<Self> {
         parse::plan(architecture, inputs, further)
+    }
+
+    /// The network without its output layers: the one layer that all of them read is the output, a vector of each example for
+    /// other heads. The [`Network`] of it is a [`Represent`](kd_core::model::Represent), whose variables have the names that
+    /// they have in the whole.
+    ///
+    /// # Errors
+    /// [`Error::Plan`](crate::Error::Plan), with the place: an output that does not read one layer, the same as the others, or
+    /// whose variables another layer shares; a layer below them that is no `(batch, width)`.
+    pub fn body(&self) -> Result<Self> {
+        body::of(self)
     }
 
     /// The branches in the order of [`Inputs::branches`], which is that of the sequences of a batch.

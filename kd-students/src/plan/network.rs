@@ -132,7 +132,7 @@ impl Student for Network {
     }
 }
 
-/// The first output as a representation: `(rows, width)`, for heads on top of it.
+/// The first output as a representation: `(rows, width)`, for heads on top of it; see [`Plan::body`].
 impl Represent for Network {
     fn width(&self) -> usize {
         self.width
@@ -140,6 +140,8 @@ impl Represent for Network {
 
     fn represent(&self, tokens: &Tokens, mode: Mode) -> Result<Tensor> {
         match self.values(tokens, mode)?.first() {
+            // What a linear layer reads of a vector with padding.
+            Some(value) if value.tensor.rank() == 2 => value.zeroed(),
             Some(value) => head(value, &tokens.rows),
             None => bail!("the network has no output"),
         }

@@ -46,6 +46,7 @@ pub(super) fn plan(architecture: &Json, inputs: &Inputs, further: &[Kind]) -> Re
         shapes.insert(&item.id, shape.clone());
         layers.push(Layer {
             id: item.id.clone(),
+            path: item.path.clone(),
             block: name.clone(),
             owner: owner.clone(),
             inputs: item.inputs.clone(),
@@ -63,7 +64,7 @@ pub(super) fn plan(architecture: &Json, inputs: &Inputs, further: &[Kind]) -> Re
         }
     }
     let plan = Plan { site, branches, clusters, layers, outputs, warnings };
-    check_shared(&plan, &items)?;
+    check_shared(&plan)?;
     Ok(plan)
 }
 
@@ -205,12 +206,11 @@ fn infer(item: &Item, config: &dyn BlockConfig, inputs: &[Shape], site: &Site) -
 }
 
 /// Checks that layers that share variables need the same ones.
-fn check_shared(plan: &Plan, items: &[Item]) -> Result<()> {
+fn check_shared(plan: &Plan) -> Result<()> {
     for layer in plan.layers.iter().filter(|layer| layer.owner != layer.id) {
         let Some(owner) = plan.layers.iter().find(|other| other.id == layer.owner) else { continue };
         let (expected, found) = (parameters::of_layer(owner, &plan.site)?, parameters::of_layer(layer, &plan.site)?);
         if expected != found {
-            let path = items.iter().find(|item| item.id == layer.id).map_or("architecture", |item| &item.path);
             let shapes = |layer: &Layer| layer.shapes.iter().map(Shape::to_string).collect::<Vec<_>>().join(", ");
             let message = format!(
                 "expected inputs like those of `{}`, whose variables it shares, {}, found {}",
@@ -218,7 +218,7 @@ fn check_shared(plan: &Plan, items: &[Item]) -> Result<()> {
                 shapes(owner),
                 shapes(layer)
             );
-            return error(format!("{path}.inputs"), message);
+            return error(format!("{}.inputs", layer.path), message);
         }
     }
     Ok(())
