@@ -88,7 +88,7 @@ fn main() -> Result<()> {
     }
     let texts: Vec<&Examples> = sets.iter().map(|set| &set.learn).collect();
     let source = Source::open(&args.student, &texts)?;
-    let settings = args.training.settings(source.default_lr())?;
+    let settings = args.training.settings(&source)?;
     let [pupil] = source.pupils(args.student.layers.as_deref())?[..] else {
         bail!("--layers: expected one number of layers, found several");
     };
@@ -100,6 +100,9 @@ fn main() -> Result<()> {
 
     let results = Results::open(args.training.out.join("runs"))?;
     let students = args.training.students();
+    if students.is_some() {
+        source.check_saved(&settings, args.set.len())?;
+    }
     let joint = Joint {
         taught: &taught,
         pupil,

@@ -23,8 +23,8 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use examples::multi_teacher::{
-    DataSet, PoolingChoice, Results, SoftChoice, Source, StudentOptions, TableOptions, TeacherFile, TrainingOptions,
-    plan,
+    CombinationChoice, DataSet, PoolingChoice, Results, SoftChoice, Source, StudentOptions, TableOptions, TeacherFile,
+    TrainingOptions, plan,
 };
 use examples::report;
 use examples::weighting::summary::{self, table_of_lineages};
@@ -81,13 +81,15 @@ struct Args {
 fn main() -> Result<()> {
     examples::start()?;
     // The paper's batches and temperatures, seeds enough for an interval, and a BiLSTM that sees whether two texts are alike.
-    let combination = ("combination", "concat-difference-product");
-    let defaults = [("soft", "kl"), ("temperature", "5"), ("batch_size", "32"), ("seeds", "1,2,3,4,5"), combination];
+    let defaults = [("soft", "kl"), ("temperature", "5"), ("batch_size", "32"), ("seeds", "1,2,3,4,5")];
     let command = defaults
         .into_iter()
         .fold(Args::command(), |command, (name, value)| command.mut_arg(name, |arg| arg.default_value(value)));
-    let args = Args::from_arg_matches(&command.get_matches())?;
+    let mut args = Args::from_arg_matches(&command.get_matches())?;
     args.check()?;
+    if args.student.student == "bilstm" {
+        args.student.combination.get_or_insert(CombinationChoice::ConcatDifferenceProduct);
+    }
     let device = args.training.open_device()?;
     let TrainingOptions { keep, hold_out, limit_train, .. } = args.training;
     let set = DataSet::read(&args.task, args.table.task(&args.task)?, &args.data, keep, hold_out, limit_train)?;
@@ -95,7 +97,7 @@ fn main() -> Result<()> {
     println!("{}", slices.roles());
     let source = Source::open(&args.student, &[&slices.set.learn])?;
     let pupils = source.pupils(args.student.layers.as_deref())?;
-    let settings = args.training.settings(source.default_lr())?;
+    let settings = args.training.settings(&source)?;
     let teachers = TeacherFile::open_all(&args.teacher)?;
 
     let folder = |name: &str| Results::open(args.training.out.join(name));
@@ -103,8 +105,8 @@ fn main() -> Result<()> {
     let mut classroom = Classroom::new(slices, teachers, &source, max_len, &device)?;
     let ways = Way::of(&args.weighting, classroom.taught.teachers.len());
     if let Some(encoder) = &args.instances {
-        let options = StudentOptions { student: encoder.clone(), layers: None, ..args.student.clone() };
-        let encoder = Source::open(&StudentOptions { pooling: PoolingChoice::Mean, ..options }, &[])?;
+        let options = args.student.of_encoder(encoder);
+        let encoder = Source::open(&StudentOptions { pooling: Some(PoolingChoice::Mean), ..options }, &[])?;
         classroom = classroom.with_instances(&encoder, max_len, &folder("instances")?, &device)?;
     }
 

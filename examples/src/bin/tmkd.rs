@@ -88,7 +88,7 @@ fn main() -> Result<()> {
     let texts: Vec<&Examples> = std::iter::once(&set.learn).chain(&unlabelled).collect();
     let source = Source::open(&args.student, &texts)?;
     let pupils = source.pupils(args.student.layers.as_deref())?;
-    let settings = args.training.settings(source.default_lr())?;
+    let settings = args.training.settings(&source)?;
 
     let taught = TaughtSet::new(set, TeacherFile::open_all(&args.teacher)?, &source, settings.max_len, &device)?;
     let needs_best = methods.iter().any(|method| method.needs_best());
@@ -99,6 +99,9 @@ fn main() -> Result<()> {
     let open = |texts| args.stage_1.open(texts, &source, &settings, folder("stage-1")?, checkpoint_every, &device);
     let stage_1 = unlabelled.as_ref().map(open).transpose()?;
     let students = args.training.students();
+    if students.is_some() {
+        source.check_saved(&settings, 1)?;
+    }
     let of_depth = |pupil| Experiment {
         taught: &taught,
         pupil,
@@ -179,8 +182,7 @@ impl Args {
         device: &Device,
     ) -> Result<()> {
         let Some(encoder) = &self.teacher_encoder else { return Ok(()) };
-        let source =
-            Source::open(&StudentOptions { student: encoder.clone(), layers: None, ..self.student.clone() }, &[])?;
+        let source = Source::open(&self.student.of_encoder(encoder), &[])?;
         let speed = Speed::of(&source.whole(), 1, classes, settings, results, self.latency_seconds, device)?;
         for row in rows.iter_mut().filter(|row| row.student.is_none()) {
             row.parameters = Some(speed.parameters);

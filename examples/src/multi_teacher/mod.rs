@@ -11,12 +11,15 @@
 
 mod comparison;
 mod data;
+mod encoded_set;
 mod experiment;
+mod from_file;
 mod joint;
 mod joint_comparison;
 mod method;
 mod options;
 pub mod plan;
+mod pretrained;
 mod results;
 pub mod speed;
 mod stage_1;
@@ -35,6 +38,7 @@ pub use self::comparison::Comparison;
 pub(crate) use self::comparison::{in_turns, pace_or_probe};
 pub use self::data::{DataSet, read_unlabelled};
 pub(crate) use self::data::{classes_of, digest_of, select};
+pub use self::encoded_set::EncodedSet;
 pub use self::experiment::{Experiment, Record, Run, scores_of};
 pub use self::joint::Joint;
 pub use self::joint_comparison::{JointComparison, JointReport, JointRow};
@@ -45,7 +49,7 @@ pub use self::options::{
 };
 pub use self::results::{Results, name_of};
 pub use self::stage_1::{StageOne, StageOneRecord};
-pub use self::student::{Body, Built, EncodedSet, Pupil, Source};
+pub use self::student::{Body, Built, Pupil, Source};
 pub use self::taught::TaughtSet;
 pub use self::teachers::{Targets, TeacherFile, identities, keys, probabilities};
 pub use self::training::{Answers, Course, Lesson, Pace, Settings, Trained, answers, train};

@@ -50,7 +50,10 @@ impl TableOptions {
 /// Who learns.
 #[derive(Debug, Clone, Args)]
 pub struct StudentOptions {
-    /// The student: an encoder's hub id (found in the hub's cache, or downloaded) or folder, or `bilstm`
+    /// The student: an encoder's hub id (found in the hub's cache, or downloaded) or folder; `bilstm`; or FILE.json, a network in
+    /// NeuronBlocks' format (examples/models). Of a file count the layers below its outputs, `inputs` (its text columns are the
+    /// task's texts, in their order), vocabulary, lengths and preprocessing; heads, losses, optimiser, batches and epochs are this
+    /// program's, and what the file says of its outputs, losses, distillation, metrics and optimiser is not read
     #[arg(long)]
     pub student: String,
     /// Revision of the hub id
@@ -62,21 +65,55 @@ pub struct StudentOptions {
     /// The encoder's first so many layers, several numbers separated by commas; 3 without it
     #[arg(long, value_delimiter = ',')]
     pub layers: Option<Vec<usize>>,
-    /// How the encoder makes one vector of a pair
-    #[arg(long, value_enum, default_value_t = PoolingChoice::Family)]
-    pub pooling: PoolingChoice,
-    /// Word vectors in GloVe's text format for `bilstm`; random without
+    /// How the encoder makes one vector of a pair; family without it
+    #[arg(long, value_enum)]
+    pub pooling: Option<PoolingChoice>,
+    /// Word vectors in GloVe's text format for `bilstm` or FILE.json; without it random, or those of the file's `pre_trained_emb`
     #[arg(long)]
     pub vectors: Option<PathBuf>,
-    /// Words that `bilstm` knows: the first of --vectors, or the most frequent of the training text
-    #[arg(long, default_value_t = 150_000)]
-    pub words: usize,
-    /// How `bilstm` puts the vectors u and v of the two texts together
-    #[arg(long, value_enum, default_value_t = CombinationChoice::Concat)]
-    pub combination: CombinationChoice,
+    /// Words that `bilstm` knows: the first of --vectors, or the most frequent of the training text; 150000 without it. FILE.json
+    /// knows the words of the training text within its own limits, and the first of --vectors besides; without --vectors this is
+    /// its `max_vocabulary`
+    #[arg(long)]
+    pub words: Option<usize>,
+    /// How `bilstm` puts the vectors u and v of the two texts together; concat without it, in rl_kd concat-difference-product
+    #[arg(long, value_enum)]
+    pub combination: Option<CombinationChoice>,
     /// An encoder layer computes in bf16; weights and their updates stay in f32
     #[arg(long)]
     pub bf16: bool,
+}
+
+/// Words that are known where --words says nothing.
+pub(super) const WORDS: usize = 150_000;
+
+impl StudentOptions {
+    /// The same for a pretrained encoder beside the student.
+    #[must_use]
+    pub fn of_encoder(&self, encoder: &str) -> Self {
+        let student = encoder.to_string();
+        Self { student, layers: None, vectors: None, words: None, combination: None, ..self.clone() }
+    }
+
+    /// Refuses those of these options that are there; they are for `expected`.
+    ///
+    /// # Errors
+    /// If one is there; the message names it.
+    pub(super) fn refuse(&self, flags: &[&str], expected: &str) -> Result<()> {
+        let is_there = |flag: &str| match flag {
+            "layers" => self.layers.is_some(),
+            "pooling" => self.pooling.is_some(),
+            "bf16" => self.bf16,
+            "vectors" => self.vectors.is_some(),
+            "words" => self.words.is_some(),
+            "combination" => self.combination.is_some(),
+            _ => false,
+        };
+        match flags.iter().find(|flag| is_there(flag)) {
+            Some(flag) => bail!("--{flag}: expected {expected} as --student, found {}", self.student),
+            None => Ok(()),
+        }
+    }
 }
 
 /// How the vectors of two texts become one.
@@ -121,7 +158,7 @@ impl From<PoolingChoice> for Pooling {
 /// How students learn.
 #[derive(Debug, Clone, Args)]
 pub struct TrainingOptions {
-    /// Peak learning rate; 1e-4, and 1e-3 for bilstm
+    /// Peak learning rate; 1e-4, and 1e-3 where nothing is pretrained but vectors: bilstm, FILE.json without an encoder
     #[arg(long)]
     pub lr: Option<f64>,
     /// Passes over the training part
@@ -130,9 +167,9 @@ pub struct TrainingOptions {
     /// Examples a step
     #[arg(long, default_value_t = 128)]
     pub batch_size: usize,
-    /// Longest sequence in word pieces; of a pair together
-    #[arg(long, default_value_t = 150)]
-    pub max_len: usize,
+    /// Longest sequence in word pieces, of a pair together, 150 without it; a network of FILE.json has lengths of its own
+    #[arg(long)]
+    pub max_len: Option<usize>,
     /// Share of the steps over which the learning rate rises
     #[arg(long, default_value_t = 0.1)]
     pub warmup: f64,
@@ -194,17 +231,26 @@ pub enum SoftChoice {
     Kl,
 }
 
+/// Longest sequence where --max-len says nothing, the paper's.
+const MAX_LEN: usize = 150;
+
 impl TrainingOptions {
-    /// What decides how a student learns.
+    /// What decides how a student of `source` learns.
     ///
     /// # Errors
-    /// If something is out of its range.
-    pub fn settings(&self, default_lr: f64) -> Result<Settings> {
+    /// If something is out of its range, or is not to be said of such a student.
+    pub fn settings(&self, source: &Source) -> Result<Settings> {
+        if let (Some(max_len), Some(file)) = (self.max_len, source.file()) {
+            bail!(
+                "--max-len: expected the lengths of {} (training_params.max_lengths), found {max_len}",
+                file.display()
+            );
+        }
         let settings = Settings {
-            lr: self.lr.unwrap_or(default_lr),
+            lr: self.lr.unwrap_or(source.default_lr()),
             epochs: self.epochs,
             batch_size: self.batch_size,
-            max_len: self.max_len,
+            max_len: self.max_len.unwrap_or(MAX_LEN),
             warmup: self.warmup,
             weight_decay: self.weight_decay,
             clip_norm: 1.0,

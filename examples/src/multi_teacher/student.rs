@@ -1,7 +1,5 @@
-//! Who learns: the first layers of a pretrained encoder, or a BiLSTM over words.
+//! Who learns: the first layers of a pretrained encoder, a BiLSTM over words, or the network of a file.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -10,22 +8,23 @@ use kd_core::batch::{Rows, Sequence, Tokens};
 use kd_core::model::{Mode, Represent, Student};
 use kd_core::nn::{HeadPerTeacher, HeadsOf};
 use kd_core::ops::packed::Precision;
+use kd_core::optim::Group;
 use kd_core::variables::Variables;
-use kd_data::digest;
-use kd_data::encode::{Encode, WordPieces};
-use kd_data::task::{Examples, Part};
+use kd_data::encode::Encode;
+use kd_data::task::Examples;
 use kd_students::pair::PairEncoder;
-use kd_teachers::checkpoint::{Checkpoint, is_head};
-use kd_teachers::config::EncoderConfig;
+use kd_students::plan::Network;
 use kd_teachers::distilled;
 use kd_teachers::encoder::PackedEncoder;
-use kd_teachers::heads::{Pooling, Representation, RepresentationOptions};
-use kd_teachers::hub::{FindOptions, HubEnvironment, ModelFiles};
+use kd_teachers::heads::Representation;
 use serde_json::{Value, json};
 
+use super::from_file::FromFile;
+use super::options::WORDS;
+use super::pretrained::Pretrained;
 use super::training::{Settings, answers, of_every_text};
 use super::words::Words;
-use super::{DataSet, StudentOptions, check_list};
+use super::{CombinationChoice, StudentOptions, check_list};
 use crate::fine_tune;
 
 /// What a student is made of, whatever its depth, and how it reads.
@@ -36,20 +35,7 @@ pub struct Source(Kind);
 enum Kind {
     Encoder(Box<Pretrained>),
     Words(Box<Words>),
-}
-
-/// A pretrained encoder.
-#[derive(Debug)]
-struct Pretrained {
-    files: ModelFiles,
-    pieces: WordPieces,
-    config: EncoderConfig,
-    /// A digest of the weights.
-    weights: String,
-    pooling: Pooling,
-    bf16: bool,
-    /// What students of so many layers start from, once one was made: the checkpoint's values on their device.
-    start: RefCell<HashMap<usize, BTreeMap<String, Tensor>>>,
+    File(Box<FromFile>),
 }
 
 /// A student's shape.
@@ -67,6 +53,8 @@ pub struct Built {
     pub student: HeadPerTeacher<Body>,
     /// What is trained of it.
     pub variables: Variables,
+    /// Of the variables, those that stay as they are.
+    pub frozen: Vec<Group>,
 }
 
 /// A student without its heads.
@@ -76,6 +64,8 @@ pub enum Body {
     Encoder(Box<Representation>),
     /// Two BiLSTMs over words.
     Words(Box<PairEncoder>),
+    /// The network of a file, without its outputs.
+    Network(Box<Network>),
 }
 
 /// The same, only to be asked.
@@ -90,43 +80,56 @@ enum Asked<'a> {
 const LAYERS: usize = 3;
 
 impl Source {
-    /// What the command line asks for; a BiLSTM without vectors knows the words of `texts`.
+    /// What the command line asks for; a BiLSTM or a file's network without vectors knows the words of `texts`.
     ///
     /// # Errors
-    /// If a file cannot be found or read.
+    /// If an option is not one of such a student, or a file cannot be found or read.
     pub fn open(options: &StudentOptions, texts: &[&Examples]) -> Result<Self> {
+        let path = Path::new(&options.student);
         if options.student == "bilstm" {
-            for (flag, is_there) in [("layers", options.layers.is_some()), ("bf16", options.bf16)] {
-                if is_there {
-                    bail!("--{flag}: expected an encoder as --student, found bilstm");
-                }
-            }
-            let words = Words::open(options.vectors.as_deref(), options.words, options.combination.into(), texts)?;
+            options.refuse(&["layers", "pooling", "bf16"], "an encoder")?;
+            let combination = options.combination.unwrap_or(CombinationChoice::Concat).into();
+            let n = options.words.unwrap_or(WORDS);
+            let words = Words::open(options.vectors.as_deref(), n, combination, texts)?;
             return Ok(Self(Kind::Words(Box::new(words))));
         }
-        let find = FindOptions { pickle: options.pickle, ..FindOptions::default() };
-        let files = ModelFiles::find_with(&options.student, &options.revision, &HubEnvironment::from_env()?, &find)?;
-        let pieces = WordPieces::from_file(&files.tokenizer)?;
-        let config = EncoderConfig::read(&files.config)?;
-        pieces.check_vocabulary(config.vocabulary)?;
-        let weights = digest::of_parts(files.weights.iter().map(digest::of_file).collect::<kd_data::Result<Vec<_>>>()?);
-        let (pooling, bf16) = (options.pooling.into(), options.bf16);
-        Ok(Self(Kind::Encoder(Box::new(Pretrained {
-            files,
-            pieces,
-            config,
-            weights,
-            pooling,
-            bf16,
-            start: RefCell::default(),
-        }))))
+        if path.extension().is_some_and(|end| end == "json") {
+            options.refuse(&["layers", "pooling", "bf16"], "an encoder")?;
+            options.refuse(&["combination"], "bilstm")?;
+            let file = FromFile::open(path, options.vectors.as_deref(), options.words, texts)?;
+            return Ok(Self(Kind::File(Box::new(file))));
+        }
+        options.refuse(&["vectors", "words"], "bilstm or FILE.json")?;
+        options.refuse(&["combination"], "bilstm")?;
+        Ok(Self(Kind::Encoder(Box::new(Pretrained::open(options)?))))
     }
 
-    /// The peak learning rate of the paper (§4.4).
+    /// The peak learning rate of the paper (§4.4): of what is pretrained, and of what is not.
     pub fn default_lr(&self) -> f64 {
+        let is_pretrained = match &self.0 {
+            Kind::Encoder(_) => true,
+            Kind::Words(_) => false,
+            Kind::File(file) => file.is_pretrained(),
+        };
+        if is_pretrained { 1e-4 } else { 1e-3 }
+    }
+
+    /// The file of its network, which says how long a text may be.
+    pub fn file(&self) -> Option<&Path> {
         match &self.0 {
-            Kind::Encoder(_) => 1e-4,
-            Kind::Words(_) => 1e-3,
+            Kind::File(file) => Some(file.path()),
+            Kind::Encoder(_) | Kind::Words(_) => None,
+        }
+    }
+
+    /// Checks that a student of these settings can be kept as a folder.
+    ///
+    /// # Errors
+    /// If it cannot; the message says why.
+    pub fn check_saved(&self, settings: &Settings, sets: usize) -> Result<()> {
+        match &self.0 {
+            Kind::File(file) => file.check_saved(settings.dropout, sets),
+            Kind::Encoder(_) | Kind::Words(_) => Ok(()),
         }
     }
 
@@ -150,7 +153,7 @@ impl Source {
     pub fn whole(&self) -> Pupil<'_> {
         match &self.0 {
             Kind::Encoder(pretrained) => Pupil { source: self, layers: pretrained.config.layers },
-            Kind::Words(_) => Pupil { source: self, layers: 0 },
+            Kind::Words(_) | Kind::File(_) => Pupil { source: self, layers: 0 },
         }
     }
 
@@ -161,6 +164,7 @@ impl Source {
     pub fn encode(&self, name: &str, examples: &Examples, max_len: usize, device: &Device) -> Result<Box<dyn Encode>> {
         match &self.0 {
             Kind::Words(words) => Ok(Box::new(words.encode(name, examples, max_len, device)?)),
+            Kind::File(file) => Ok(Box::new(file.encode(examples, device)?)),
             Kind::Encoder(pretrained) => {
                 let longest = pretrained.config.max_positions;
                 if max_len > longest {
@@ -173,36 +177,12 @@ impl Source {
     }
 }
 
-impl Pretrained {
-    /// The first so many layers and their variables. The files are read and checked once, then copied.
-    fn build(&self, layers: usize, seed: u64, device: &Device) -> Result<(Representation, Variables)> {
-        let options = RepresentationOptions {
-            layers: Some(layers),
-            pooling: self.pooling,
-            compute: self.bf16.then_some(DType::BF16),
-            ..RepresentationOptions::default()
-        };
-        if let Some(start) = self.start.borrow().get(&layers) {
-            let variables = Variables::from_tensors(start.clone(), DType::F32, device)?.with_seed(seed);
-            let body = Representation::new(&self.config, &options, variables.builder())?;
-            return Ok((body, variables));
-        }
-        let (body, variables) = Representation::from_files(&self.files, seed, device, &options)?;
-        // What the checkpoint lacks is drawn from each student's own seed, and so is what was an old head's.
-        let checkpoint = Checkpoint::of(&self.files, self.config.family)?;
-        let names: HashSet<&str> = checkpoint.tensors().map(|(name, _)| name).filter(|name| !is_head(name)).collect();
-        let loaded = variables.tensors().into_iter().filter(|(name, _)| names.contains(name.as_str()));
-        let copies = loaded.map(|(name, tensor)| Ok((name, tensor.detach().copy()?))).collect::<Result<_>>()?;
-        self.start.borrow_mut().insert(layers, copies);
-        Ok((body, variables))
-    }
-}
-
 impl Pupil<'_> {
     /// Everything that decides how it starts and what it reads.
     pub fn describe(&self) -> Value {
         match &self.source.0 {
             Kind::Words(words) => words.describe(),
+            Kind::File(file) => file.describe(),
             Kind::Encoder(pretrained) => json!({
                 "weights": pretrained.weights,
                 "tokenizer": pretrained.pieces.digest(),
@@ -217,6 +197,7 @@ impl Pupil<'_> {
     pub fn name(&self) -> String {
         match (&self.source.0, self.layers) {
             (Kind::Words(_), _) => "bilstm".to_string(),
+            (Kind::File(file), _) => file.name(),
             (Kind::Encoder(_), 1) => "1-layer".to_string(),
             (Kind::Encoder(_), layers) => format!("{layers}-layers"),
         }
@@ -244,6 +225,7 @@ impl Pupil<'_> {
     pub fn some_tokens(&self, batch: usize, len: usize, device: &Device) -> Result<Tokens> {
         let pretrained = match &self.source.0 {
             Kind::Words(words) => return Ok(words.some_tokens(batch, len, device)?),
+            Kind::File(file) => return Ok(file.some_tokens(batch, len, device)?),
             Kind::Encoder(pretrained) => pretrained,
         };
         let (len, vocabulary) = (len.min(pretrained.config.max_positions), pretrained.config.vocabulary);
@@ -263,10 +245,16 @@ impl Pupil<'_> {
     /// # Errors
     /// If the files do not fit.
     pub fn build(&self, sets: Vec<HeadsOf>, settings: &Settings, seed: u64, device: &Device) -> Result<Built> {
+        let mut frozen = Vec::new();
         let (body, variables) = match &self.source.0 {
             Kind::Words(words) => {
                 let (body, variables) = words.build(seed, device)?;
                 (Body::Words(Box::new(body)), variables)
+            }
+            Kind::File(file) => {
+                let (body, variables) = file.build(seed, device)?;
+                frozen = file.frozen();
+                (Body::Network(Box::new(body)), variables)
             }
             Kind::Encoder(pretrained) => {
                 let (body, variables) = pretrained.build(self.layers, seed, device)?;
@@ -274,13 +262,13 @@ impl Pupil<'_> {
             }
         };
         let student = HeadPerTeacher::new(body, sets, settings.bias, settings.dropout, variables.builder())?;
-        Ok(Built { student, variables })
+        Ok(Built { student, variables, frozen })
     }
 }
 
 impl Built {
     /// Writes the student into `folder`, with the names of the classes of each of its data sets: as [`kd_teachers::distilled`]
-    /// or [`kd_students::bundle::PairBundle`] reads it.
+    /// or [`kd_students::bundle::PairBundle`] reads it, or the program `neuronblocks`.
     ///
     /// # Errors
     /// If a file cannot be written, or `pupil` is another's.
@@ -291,6 +279,7 @@ impl Built {
                 distilled::save(&student, classes, &self.variables, &pretrained.files.tokenizer, folder)?;
             }
             (Body::Words(_), Kind::Words(words)) => words.save(&self.student, classes, &self.variables, folder)?,
+            (Body::Network(_), Kind::File(file)) => file.save(&self.student, classes, &self.variables, folder)?,
             _ => bail!("{}: expected the pupil that was built, found {}", folder.display(), pupil.name()),
         }
         Ok(())
@@ -335,6 +324,7 @@ impl Represent for Body {
         match self {
             Body::Encoder(body) => body.width(),
             Body::Words(body) => body.width(),
+            Body::Network(body) => body.width(),
         }
     }
 
@@ -342,6 +332,7 @@ impl Represent for Body {
         match self {
             Body::Encoder(body) => body.represent(tokens, mode),
             Body::Words(body) => body.represent(tokens, mode),
+            Body::Network(body) => body.represent(tokens, mode),
         }
     }
 }
@@ -364,51 +355,10 @@ impl Represent for Asked<'_> {
     }
 }
 
-/// A data set as students read it, encoded once for all of them.
-pub struct EncodedSet {
-    /// To learn from.
-    pub learn: Box<dyn Encode>,
-    /// What is held out to choose on.
-    held_out: Option<Box<dyn Encode>>,
-    /// Whether dev chooses instead, the first of those to report.
-    dev_chooses: bool,
-    /// To report.
-    pub report: Vec<Box<dyn Encode>>,
-}
-
-impl std::fmt::Debug for EncodedSet {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EncodedSet").field("learn", &self.learn.lengths().len()).finish_non_exhaustive()
-    }
-}
-
-impl EncodedSet {
-    /// All roles of `set` in sequences of at most `max_len` pieces.
-    ///
-    /// # Errors
-    /// As [`Source::encode`].
-    pub fn new(set: &DataSet, source: &Source, max_len: usize, device: &Device) -> Result<Self> {
-        let of =
-            |name: &str, examples: &Examples| source.encode(&format!("{} {name}", set.name), examples, max_len, device);
-        let dev_chooses = set.choose.as_ref().is_some_and(|(name, _)| *name == Part::Dev.name());
-        let held_out = set.choose.as_ref().filter(|_| !dev_chooses);
-        Ok(Self {
-            learn: of("training", &set.learn)?,
-            held_out: held_out.map(|(name, examples)| of(name, examples)).transpose()?,
-            dev_chooses,
-            report: set.report.iter().map(|(part, examples)| of(part.name(), examples)).collect::<Result<_>>()?,
-        })
-    }
-
-    /// What chooses; none where the last epoch is kept.
-    pub fn choose(&self) -> Option<&dyn Encode> {
-        let dev = if self.dev_chooses { self.report.first() } else { None };
-        self.held_out.as_ref().or(dev).map(|part| &**part)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn source(name: &str) -> Source {
@@ -418,10 +368,10 @@ mod tests {
             revision: "main".to_string(),
             pickle: false,
             layers: None,
-            pooling: crate::multi_teacher::PoolingChoice::Family,
-            combination: crate::multi_teacher::CombinationChoice::Concat,
+            pooling: None,
+            combination: None,
             vectors: None,
-            words: 0,
+            words: None,
             bf16: false,
         };
         Source::open(&options, &[]).unwrap()

@@ -180,6 +180,7 @@ impl<'a> Course<'a> {
         let config = TrainerConfig {
             checkpoint_every: checkpoint.as_ref().map_or(*steps, |(_, every)| *every),
             may_be_still: built.student.may_be_still(),
+            groups: built.frozen.clone(),
             ..settings.trainer(*steps, *evaluate_every, *seed)
         };
         Trainer::new(&built.student, &built.variables, *objective, config)

@@ -162,7 +162,8 @@ impl Words {
     }
 }
 
-fn of(examples: &Examples) -> Result<Vec<&TextExample>> {
+/// The texts of a data set.
+pub(super) fn of(examples: &Examples) -> Result<Vec<&TextExample>> {
     match examples {
         Examples::Texts { data, .. } => Ok(data.examples.iter().collect()),
         Examples::Sentences(_) => bail!("expected texts, found sentences of words"),

@@ -9,7 +9,7 @@ use kd_data::features::{self, TargetKind};
 use kd_data::scores::{self, Score};
 use kd_data::table::Layout;
 use kd_data::tokenize::Tokenizer;
-use kd_students::blocks::{Dim, Kind};
+use kd_students::blocks::Dim;
 use kd_students::plan::{self, LossPlan, Plan};
 use serde_json::Value;
 
@@ -35,6 +35,8 @@ pub struct Blueprint {
     pub loss: LossPlan,
     /// What is reported; the first chooses.
     pub scores: Vec<Score>,
+    /// Outputs whose mean is the answer, by their place.
+    pub answer: Vec<usize>,
     /// Outputs that learn from teachers.
     taught: Vec<String>,
 }
@@ -52,22 +54,18 @@ impl Blueprint {
             targets: Vec::new(),
             legacy_padding: configuration.training.legacy_padding,
         };
-        let further = [EncoderBlock::kind()];
         let known = |name: &str| dictionaries.and_then(|all| all.classes_of(name)).map(|classes| classes.len());
         for (name, kind) in configuration.inputs.target.iter().zip(&kinds) {
             let has_classes = matches!(kind, TargetKind::Class | TargetKind::Tags);
             let classes = has_classes.then(|| known(name).unwrap_or(SOME_CLASSES));
             inputs.targets.push(plan::Target { name: name.clone(), classes });
         }
-        let parse = |inputs: &plan::Inputs, further: &[Kind]| {
-            Plan::parse(configuration.architecture(), inputs, further).map_err(anyhow::Error::from)
-        };
-        let mut plan = parse(&inputs, &further)?;
+        let mut plan = Self::plan_of(configuration, &inputs)?;
         if dictionaries.is_none() {
             for target in inputs.targets.iter_mut().filter(|target| target.classes.is_some()) {
                 target.classes = compared_with(configuration, &plan, &target.name).or(target.classes);
             }
-            plan = parse(&inputs, &further)?;
+            plan = Self::plan_of(configuration, &inputs)?;
         }
         let loss = LossPlan::parse(configuration.loss(), &plan, &inputs)?;
         let problem = problem(configuration.inputs.problem);
@@ -75,7 +73,16 @@ impl Blueprint {
             |(idx, name): (usize, &String)| Score::named(name, problem).with_context(|| format!("metrics[{idx}]"));
         let scores = configuration.metrics.iter().enumerate().map(score).collect::<Result<_>>()?;
         let taught = taught(configuration, &plan)?;
-        Ok(Self { inputs, plan, loss, scores, taught })
+        let answer = answer(configuration, &plan, &taught)?;
+        Ok(Self { inputs, plan, loss, scores, answer, taught })
+    }
+
+    /// The plan of a configuration's architecture.
+    ///
+    /// # Errors
+    /// Whatever is wrong in it, with its path.
+    pub fn plan_of(configuration: &Configuration, inputs: &plan::Inputs) -> Result<Plan> {
+        Ok(Plan::parse(configuration.architecture(), inputs, &[EncoderBlock::kind()])?)
     }
 
     /// What has no effect, by its path. An output that learns from a teacher may be in no configured loss.
@@ -180,6 +187,27 @@ fn taught(configuration: &Configuration, plan: &Plan) -> Result<Vec<String>> {
         None => Ok(plan.outputs().first().cloned().unwrap_or_default()),
     };
     distillation.teachers.iter().enumerate().map(output).collect()
+}
+
+/// The outputs that answer together, by their place: those that are named, or all that are taught, or the first.
+fn answer(configuration: &Configuration, plan: &Plan, taught: &[String]) -> Result<Vec<usize>> {
+    let place = |name: &String| plan.outputs().iter().position(|output| output == name);
+    let is_average = configuration.distillation.as_ref().is_some_and(|it| it.average);
+    let mut places: Vec<usize> = match &configuration.outputs.answer {
+        None if is_average => taught.iter().filter_map(place).collect(),
+        None => vec![0],
+        Some(names) => {
+            let named = |(idx, name): (usize, &String)| {
+                let outputs = plan.outputs().join(", ");
+                let expected = format!("outputs.answer[{idx}]: expected an output layer ({outputs}), found `{name}`");
+                place(name).context(expected)
+            };
+            names.iter().enumerate().map(named).collect::<Result<_>>()?
+        }
+    };
+    places.sort_unstable();
+    places.dedup();
+    Ok(places)
 }
 
 /// The problem as the metrics have it.

@@ -14,12 +14,12 @@ use super::model::Model;
 use crate::report;
 
 impl Model {
-    /// How this network's outputs become answers; `heads` are those whose mean counts.
-    pub fn answers_of(&self, configuration: &Configuration, heads: Vec<usize>) -> Reading {
+    /// How this network's outputs become answers.
+    pub fn answers_of(&self, configuration: &Configuration) -> Reading {
         let outputs = self.blueprint.plan.outputs();
         let heads = match configuration.inputs.problem {
             Problem::Mrc => vec![0, 1],
-            _ => heads,
+            _ => self.blueprint.answer.clone(),
         };
         let items = configuration.architecture().as_array().map(Vec::as_slice).unwrap_or_default();
         // As the original: what a Linear layer gives is made probabilities unless it says that it did so itself.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use kd_core::checkpoint;
 use kd_core::variables::Variables;
 use kd_data::features::WORDS;
@@ -91,10 +91,7 @@ impl Model {
     /// # Errors
     /// If a file cannot be written.
     pub fn save(&self, folder: &Path, configuration: &Configuration) -> Result<()> {
-        report::save(&folder.join(CONFIGURATION), &configuration.value)?;
-        report::save(&folder.join(DICTIONARIES), &self.reader.dictionaries)?;
-        checkpoint::save(&folder.join(WEIGHTS), &self.variables.tensors(), &())?;
-        Ok(())
+        write(folder, configuration, &self.reader.dictionaries, &self.variables.tensors())
     }
 
     /// Puts pretrained vectors into the table of words, see [`word_vectors::rows`]; how many words have one.
@@ -106,4 +103,20 @@ impl Model {
         self.network.set_vectors(WORDS, &rows)?;
         Ok(known)
     }
+}
+
+/// Writes the folder of a network with these values; the weights last, so that a folder that has them is whole.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn write(
+    folder: &Path,
+    configuration: &Configuration,
+    dictionaries: &Dictionaries,
+    tensors: &BTreeMap<String, Tensor>,
+) -> Result<()> {
+    report::save(&folder.join(CONFIGURATION), &configuration.value)?;
+    report::save(&folder.join(DICTIONARIES), dictionaries)?;
+    checkpoint::save(&folder.join(WEIGHTS), tensors, &())?;
+    Ok(())
 }

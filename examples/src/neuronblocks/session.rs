@@ -165,8 +165,7 @@ pub fn train(flags: &flags::Train) -> Result<()> {
         Some(distilled) => distilled,
         None => &model.blueprint.loss,
     };
-    let heads = teachers.as_ref().map_or(vec![0], |(teachers, it)| if it.average { teachers.heads() } else { vec![0] });
-    let reading_answers = model.answers_of(&configuration, heads);
+    let reading_answers = model.answers_of(&configuration);
     let first = model.blueprint.scores.first().context("metrics: expected at least one, found none")?;
     let sign = if first.smaller_is_better() { -1.0 } else { 1.0 };
     let scored = |set: &Encoded| -> Result<Vec<(String, Option<f64>)>> {
@@ -282,21 +281,6 @@ fn model_of(configuration: &Configuration, flag: &Option<PathBuf>) -> Result<Pat
     })
 }
 
-fn heads_of(configuration: &Configuration, model: &Model) -> Vec<usize> {
-    let Some(distillation) = configuration.distillation.as_ref().filter(|it| it.average) else { return vec![0] };
-    let outputs = model.blueprint.plan.outputs();
-    let mut heads: Vec<usize> = distillation
-        .teachers
-        .iter()
-        .map(|teacher| {
-            teacher.output.as_ref().and_then(|output| outputs.iter().position(|other| other == output)).unwrap_or(0)
-        })
-        .collect();
-    heads.sort_unstable();
-    heads.dedup();
-    heads
-}
-
 /// Scores a saved network on a file and writes its predictions.
 ///
 /// # Errors
@@ -315,7 +299,7 @@ pub fn test(flags: &flags::Test) -> Result<()> {
     let reading = model.blueprint.reading(&plain, true)?;
     let set = read(path, &reading, None, model.reader.reads_pieces())?;
     let set = encoded(&model, &configuration, &reading, set, true)?;
-    let answers = model.ask(&set, &model.answers_of(&configuration, heads_of(&configuration, &model)))?;
+    let answers = model.ask(&set, &model.answers_of(&configuration))?;
     let scores = model.scores(&configuration, &set, &answers)?;
     println!("test: {}", as_text(&scores));
     let predictions = predictions_of(&configuration, &flags.predict_output_path)?;
@@ -362,7 +346,7 @@ pub fn predict(flags: &flags::Predict) -> Result<()> {
         .context("inputs.data_paths.predict_data_path: expected a file, there or as --predict_data_path, found none")?;
     let set =
         encoded(&model, &configuration, &reading, read(path, &reading, None, model.reader.reads_pieces())?, false)?;
-    let answers = model.ask(&set, &model.answers_of(&configuration, heads_of(&configuration, &model)))?;
+    let answers = model.ask(&set, &model.answers_of(&configuration))?;
     let predictions = predictions_of(&configuration, &flags.predict_output_path)?;
     model.write_predictions(&configuration, set.features(), &answers, &predictions)?;
     keep_log(&configuration, &flags.shared, &configuration.outputs.predict_log_name, &json!({"examples": set.len()}))?;
@@ -374,7 +358,7 @@ pub fn predict(flags: &flags::Predict) -> Result<()> {
 fn converse(model: &Model, configuration: &Configuration, reading: &Reading) -> Result<()> {
     let names = reading.layout.names();
     eprintln!("one example a line, {} parted by tabs; exit ends", names.join(", "));
-    let answers_of = model.answers_of(configuration, heads_of(configuration, model));
+    let answers_of = model.answers_of(configuration);
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let line = line.trim_end();

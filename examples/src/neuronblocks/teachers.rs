@@ -107,14 +107,6 @@ impl Teachers {
     pub fn objective<'a>(&'a self, distillation: &Distillation, configured: &'a LossPlan) -> Distilled<'a> {
         Distilled { configured, alpha: distillation.alpha, soft: distillation.loss, heads: &self.heads }
     }
-
-    /// Heads that learn from teachers, each once.
-    pub fn heads(&self) -> Vec<usize> {
-        let mut heads = self.heads.clone();
-        heads.sort_unstable();
-        heads.dedup();
-        heads
-    }
 }
 
 /// `(1 − α) · configured + α · mean_i soft(head_i, teacher_i)`: the parts of the configured losses, and `soft`.

@@ -157,6 +157,7 @@ mod tests {
                 |a| {
                     a[1]["inputs"] = json!(["states"]);
                     a[4]["inputs"] = json!(["states"]);
+                    a.as_array_mut().unwrap().remove(3); // it would feed no output
                 },
                 "architecture[2]: expected a vector of each example below the outputs, (batch, width), found (batch, len, 6)",
             ),
@@ -164,6 +165,7 @@ mod tests {
                 |a| {
                     a[1]["inputs"] = json!(["words"]);
                     a[4]["inputs"] = json!(["words"]);
+                    a.as_array_mut().unwrap().drain(2..4);
                 },
                 "architecture[1].inputs: expected a layer that the output reads, found the branch `words`",
             ),

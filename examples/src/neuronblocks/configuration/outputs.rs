@@ -42,6 +42,9 @@ pub struct Outputs {
     pub test_log_name: String,
     /// Name of the log of a prediction; default `predict.log`.
     pub predict_log_name: String,
+    /// Output layers whose mean is the answer, to class or number; default the first, or those that learn from teachers where
+    /// `distillation.average` says so. Not in the original.
+    pub answer: Option<Vec<String>>,
     /// Columns that a prediction file adds; default prediction and, of classes, confidence.
     pub predict_fields: Vec<Field>,
     /// Name of the prediction file; default `predict.tsv`.
@@ -59,6 +62,7 @@ impl Outputs {
             train_log_name: name("train_log_name", "train.log")?,
             test_log_name: name("test_log_name", "test.log")?,
             predict_log_name: name("predict_log_name", "predict.log")?,
+            answer: answer(&section, problem)?,
             predict_fields: fields(&section, problem)?,
             predict_output_name: name("predict_output_name", "predict.tsv")?,
             cache_dir: section.optional("cache_dir")?,
@@ -66,6 +70,17 @@ impl Outputs {
         section.finish()?;
         Ok(outputs)
     }
+}
+
+fn answer(section: &Section<'_>, problem: Problem) -> Result<Option<Vec<String>>> {
+    let Some(answer) = section.optional::<Vec<String>>("answer")? else { return Ok(None) };
+    if !matches!(problem, Problem::Classification | Problem::Regression) {
+        return Err(section.wrong("answer", "none but of classification and regression", answer.join(", ")));
+    }
+    if answer.is_empty() {
+        return Err(section.wrong("answer", "at least one output layer", "none"));
+    }
+    Ok(Some(answer))
 }
 
 fn fields(section: &Section<'_>, problem: Problem) -> Result<Vec<Field>> {
