@@ -87,12 +87,12 @@ fn main() -> Result<()> {
         .fold(Args::command(), |command, (name, value)| command.mut_arg(name, |arg| arg.default_value(value)));
     let mut args = Args::from_arg_matches(&command.get_matches())?;
     args.check()?;
-    if args.student.student == "bilstm" {
+    if args.student.is_bilstm() {
         args.student.combination.get_or_insert(CombinationChoice::ConcatDifferenceProduct);
     }
     let device = args.training.open_device()?;
     let TrainingOptions { keep, hold_out, limit_train, .. } = args.training;
-    let set = DataSet::read(&args.task, args.table.task(&args.task)?, &args.data, keep, hold_out, limit_train)?;
+    let set = DataSet::read(&args.task, args.table.only_task(&args.task)?, &args.data, keep, hold_out, limit_train)?;
     let slices = Slices::cut(set, args.reward_least, args.fit_share)?;
     println!("{}", slices.roles());
     let source = Source::open(&args.student, &[&slices.set.learn])?;
@@ -105,8 +105,7 @@ fn main() -> Result<()> {
     let mut classroom = Classroom::new(slices, teachers, &source, max_len, &device)?;
     let ways = Way::of(&args.weighting, classroom.taught.teachers.len());
     if let Some(encoder) = &args.instances {
-        let options = args.student.of_encoder(encoder);
-        let encoder = Source::open(&StudentOptions { pooling: Some(PoolingChoice::Mean), ..options }, &[])?;
+        let encoder = Source::open(&args.student.of_encoder(encoder, Some(PoolingChoice::Mean))?, &[])?;
         classroom = classroom.with_instances(&encoder, max_len, &folder("instances")?, &device)?;
     }
 

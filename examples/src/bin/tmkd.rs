@@ -82,7 +82,7 @@ fn main() -> Result<()> {
     args.training.check()?;
     let device = args.training.open_device()?;
     let TrainingOptions { keep, hold_out, limit_train, .. } = args.training;
-    let set = DataSet::read(&args.task, args.table.task(&args.task)?, &args.data, keep, hold_out, limit_train)?;
+    let set = DataSet::read(&args.task, args.table.only_task(&args.task)?, &args.data, keep, hold_out, limit_train)?;
     println!("{}", set.roles());
     let unlabelled = args.stage_1.read()?;
     let texts: Vec<&Examples> = std::iter::once(&set.learn).chain(&unlabelled).collect();
@@ -129,7 +129,11 @@ fn main() -> Result<()> {
         comparison.time(&mut rows, &folder("speed")?, args.latency_seconds)?;
         args.time_teachers(&mut rows, taught.set.classes.len(), &settings, &folder("speed")?, &device)?;
     }
-    let title = format!("{}. Updates of every student: {steps}. Seeds: {:?}.", taught.set.roles(), args.training.seeds);
+    let mut title =
+        format!("{}. Updates of every student: {steps}. Seeds: {:?}.", taught.set.roles(), args.training.seeds);
+    if needs_best && args.best_teacher.is_none() && taught.teachers.len() > 1 {
+        title.push_str(&format!(" The best teacher, {}, was chosen on dev.", taught.teachers[best].name));
+    }
     let name = args.name.as_ref().unwrap_or(&args.task);
     let (header, cells) = summary::table(&rows, &taught.set);
     println!("\n{}", report::table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &cells));
@@ -182,7 +186,7 @@ impl Args {
         device: &Device,
     ) -> Result<()> {
         let Some(encoder) = &self.teacher_encoder else { return Ok(()) };
-        let source = Source::open(&self.student.of_encoder(encoder), &[])?;
+        let source = Source::open(&self.student.of_encoder(encoder, self.student.pooling)?, &[])?;
         let speed = Speed::of(&source.whole(), 1, classes, settings, results, self.latency_seconds, device)?;
         for row in rows.iter_mut().filter(|row| row.student.is_none()) {
             row.parameters = Some(speed.parameters);

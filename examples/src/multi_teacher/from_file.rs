@@ -185,7 +185,7 @@ impl FromFile {
 fn read(design: &Design, examples: &Examples) -> Result<(Features, Table)> {
     let texts = of(examples)?;
     let rows = texts.into_iter().map(|example| {
-        (example.line, std::iter::once(example.first.as_str()).chain(example.second.as_deref()).collect())
+        (example.line, std::iter::once(&example.first).chain(&example.second).map(|text| text.trim()).collect())
     });
     design.read(examples.path(), rows)
 }
