@@ -192,3 +192,81 @@ fn answer(configuration: &Configuration, plan: &Plan, default: usize, taught: &[
     }
     Ok(places)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::super::blueprint::Blueprint;
+    use super::*;
+
+    /// Outputs `rate`, `kind` and `mood`, in this order, of the targets that end in `_is`.
+    fn pairing(targets: &[&str], answer: Value, distillation: Value) -> Result<Pairing> {
+        let linear = |id: &str, width: usize| {
+            let conf = json!({"hidden_dim": width, "batch_norm": false, "last_hidden_activation": false});
+            json!({"layer_id": id, "layer": "Linear", "conf": conf, "inputs": ["mean"], "output_layer_flag": true})
+        };
+        let loss = |name: &str, output: &str| json!({"type": name, "inputs": [output, format!("{output}_is")]});
+        let value = json!({
+            "tool_version": "1.1.0",
+            "inputs": {
+                "dataset_type": "classification", "target": targets, "model_inputs": {"t": ["text"]},
+                "file_header": {"text": 0, "rate_is": 1, "kind_is": 2, "mood_is": 3}
+            },
+            "outputs": {"model_name": "m", "answer": answer},
+            "training_params": {"optimizer": {"name": "SGD", "params": {"lr": 0.1}}},
+            "architecture": [
+                {"layer": "Embedding", "conf": {"word": {"cols": ["text"], "dim": 2}}},
+                {"layer_id": "mean", "layer": "Pooling", "conf": {"pool_type": "mean"}, "inputs": ["t"]},
+                linear("rate", 1), linear("kind", 3), linear("mood", 2)
+            ],
+            "loss": {
+                "losses": [loss("MSELoss", "rate"), loss("CrossEntropyLoss", "mood"), loss("CrossEntropyLoss", "kind")],
+                "multi_loss_op": "weighted_sum", "weights": [1.0, 1.0, 1.0]
+            },
+            "metrics": ["accuracy"], "distillation": distillation
+        });
+        let configuration = Configuration::parse(Path::new("conf.json"), value)?;
+        Ok(Blueprint::of(&configuration, None)?.pairing)
+    }
+
+    #[test]
+    fn losses_say_which_output_answers_and_learns() {
+        let targets = ["rate_is", "kind_is", "mood_is"];
+        let of = |answer: &[usize], answered, taught: &[usize]| Pairing {
+            answer: answer.to_vec(),
+            answered,
+            taught: taught.to_vec(),
+        };
+        let found = |targets: &[&str], answer, distillation| pairing(targets, answer, distillation).unwrap();
+        // The first target of classes, and the output of its loss.
+        assert_eq!(found(&targets, Value::Null, Value::Null), of(&[1], 1, &[]));
+        assert_eq!(found(&["mood_is", "kind_is", "rate_is"], Value::Null, Value::Null), of(&[2], 0, &[]));
+        assert_eq!(found(&targets, json!(["mood"]), Value::Null), of(&[2], 2, &[]));
+        let teachers = json!({"teachers": [{"file": "a"}, {"file": "b", "output": "mood"}]});
+        assert_eq!(found(&targets, Value::Null, teachers), of(&[1], 1, &[1, 2]));
+    }
+
+    #[test]
+    fn outputs_that_cannot_answer_are_named() {
+        let message = |answer: Value, distillation: Value| {
+            pairing(&["rate_is", "kind_is", "mood_is"], answer, distillation).unwrap_err().to_string()
+        };
+        assert_eq!(
+            message(json!(["kid"]), Value::Null),
+            "outputs.answer[0]: expected an output layer (rate, kind, mood), found `kid`"
+        );
+        let both = json!({"average": true, "teachers": [{"file": "a"}, {"file": "b", "output": "mood"}]});
+        assert_eq!(
+            message(Value::Null, both),
+            "distillation.average: expected outputs that are compared with one target, found kind_is and mood_is"
+        );
+        let idle = json!({"alpha": 1.0, "teachers": [{"file": "b", "output": "mood"}]});
+        assert_eq!(
+            message(Value::Null, idle),
+            "distillation.alpha: expected below 1, since no teacher teaches `kind`, which answers, found 1"
+        );
+    }
+}

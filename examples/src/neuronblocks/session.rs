@@ -1,7 +1,8 @@
 //! `train`, `test` and `predict`.
 //!
-//! `save_base_dir` holds the model's folder, called `model_name`; `settings.json`, what decides the run; its checkpoint, until it
-//! is done; the log of every step as JSON lines; the predictions; and `report.json`.
+//! `save_base_dir` holds the model's folder, called `model_name`; `settings.json`, what decides the run, from its first step on; its
+//! checkpoint, until it is done; the log of every step as JSON lines; the predictions; and `report.json`, after which the same
+//! run is not made again.
 
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -115,6 +116,7 @@ pub fn train(flags: &flags::Train) -> Result<()> {
         "configuration": configuration.value, "seed": configuration.training.seed,
         "batch_size": configuration.training.batch_size, "epochs": epochs, "optimizer": configuration.training.optimizer,
         "train": digest::of_file(train_path)?, "valid": digest::of_file(valid_path)?,
+        "test": test_path.map(digest::of_file).transpose()?,
         "vectors": paths.pre_trained_emb.as_ref().map(digest::of_file).transpose()?,
         "vectors_are": [json!(configuration.inputs.vector_type), json!(configuration.inputs.vector_coding),
             json!(configuration.inputs.involve_all_words_in_pretrained_emb)],
@@ -125,9 +127,9 @@ pub fn train(flags: &flags::Train) -> Result<()> {
     let saved = base.join(&configuration.outputs.model_name);
     let files = [checkpoint.clone(), saved.join(WEIGHTS)];
     let claim = Claim { folder: base, settings: &settings, files: &files, force: flags.force };
-    if !flags.make_cache_only && claim.is_done()? {
+    if !flags.make_cache_only && claim.is_done()? && saved.join(WEIGHTS).exists() {
         remove(&checkpoint)?;
-        println!("done before: {}; --force trains again", base.join(REPORT).display());
+        println!("done before: {}; --force trains again, and test and predict ask it", base.join(REPORT).display());
         return Ok(());
     }
 
@@ -144,6 +146,12 @@ pub fn train(flags: &flags::Train) -> Result<()> {
     let (model, known) = start(&configuration, &sketch, &[&train.features, &valid.features], &device)?;
     drop(sketch);
     warn(scheme_warning(&configuration, model.classes()));
+    let valid = encoded(&model, &configuration, &reading, valid, true)?;
+    let test = test.map(|test| encoded(&model, &configuration, &reading, test, true)).transpose()?;
+    model.rehearse(&configuration, &valid, true)?;
+    if let Some(test) = &test {
+        model.rehearse(&configuration, test, false)?;
+    }
     let teachers = match &configuration.distillation {
         None => None,
         Some(distillation) => {
@@ -153,12 +161,6 @@ pub fn train(flags: &flags::Train) -> Result<()> {
         }
     };
     let train = encoded(&model, &configuration, &reading, train, true)?;
-    let valid = encoded(&model, &configuration, &reading, valid, true)?;
-    let test = test.map(|test| encoded(&model, &configuration, &reading, test, true)).transpose()?;
-    model.rehearse(&configuration, &valid, true)?;
-    if let Some(test) = &test {
-        model.rehearse(&configuration, test, false)?;
-    }
 
     let plan = BatchPlan::new(
         train.lengths().to_vec(),

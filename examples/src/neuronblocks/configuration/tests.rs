@@ -74,7 +74,6 @@ fn keys_that_the_original_never_read_are_warnings() {
     );
     let read = with("/training_params/valid_times_per_epoch", json!(2)).unwrap();
     assert_eq!(read.warnings, ["training_params.valid_times_per_epoch: is an old name of `steps_per_validation`"]);
-    // As the original: 7 steps are validated after 3 and 6.
     assert_eq!([1, 7, 8].map(|steps| read.training.steps_per_validation(steps)), [1, 3, 4]);
 }
 

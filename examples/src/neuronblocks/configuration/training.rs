@@ -154,7 +154,8 @@ impl Training {
         self.optimizer = optimizer::with_rate(self.optimizer, rate);
     }
 
-    /// Steps between evaluations where an epoch has `steps_per_epoch`.
+    /// Steps between evaluations where an epoch has `steps_per_epoch`: of so many evaluations an epoch the whole steps between
+    /// them, at least 1, as in the original.
     pub fn steps_per_validation(&self, steps_per_epoch: usize) -> usize {
         match self.validation {
             Validation::Steps(steps) => steps,
