@@ -4,6 +4,7 @@
 //! cargo run --release --bin rl_kd -- --task mrpc --data glue/MRPC --teacher a-mrpc.shard,b-mrpc.shard,c-mrpc.shard \
 //!     --student sentence-transformers/all-MiniLM-L6-v2 --layers 3,6 --instances sentence-transformers/all-MiniLM-L6-v2 --out out/rl-kd
 //! cargo run --release --bin rl_kd -- ... --student bilstm --vectors glove.6B.100d.txt
+//! cargo run --release --bin rl_kd -- ... --student examples/models/word_pair.json                     # a network from a file
 //! cargo run --release --bin rl_kd -- ... --weighting uniform,rl-1 --baseline learned --policy-lr 1e-2   # another setting of the policy
 //! cargo run --release --bin rl_kd -- ... --plan                                                         # what is left
 //! ```
@@ -110,6 +111,10 @@ fn main() -> Result<()> {
     }
 
     let results = folder("runs")?;
+    let students = args.training.students();
+    if students.is_some() {
+        source.check_saved(&settings, 1)?;
+    }
     let pass = classroom.taught.set.learn.len().div_ceil(settings.batch_size);
     let policy = args.policy.config(args.training.temperature, pass)?;
     let of_shape = |pupil| Experiment {
@@ -123,6 +128,7 @@ fn main() -> Result<()> {
         bandit_alpha: args.policy.bandit_alpha,
         consensus_cap: args.policy.consensus_cap,
         results: &results,
+        students: students.as_deref(),
         checkpoint_every: args.training.checkpoint_every(&device),
         device: &device,
     };

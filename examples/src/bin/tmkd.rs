@@ -4,13 +4,14 @@
 //! cargo run --release --bin tmkd -- --task mrpc --data glue/MRPC --student sentence-transformers/paraphrase-MiniLM-L3-v2 \
 //!     --teacher a-mrpc.shard,b-mrpc.shard,c-mrpc.shard --method gold,1-o-1,1avg-o-1,m-o-m,m-o-1 --seeds 1,2,3 --out out/tmkd
 //! cargo run --release --bin tmkd -- ... --stage1-data pairs/unlabelled.tsv --stage1-teacher a-pairs.shard,b-pairs.shard,c-pairs.shard
+//! cargo run --release --bin tmkd -- ... --student examples/models/word_pair.json   # a network from a file
 //! cargo run --release --bin tmkd -- ... --alpha 0.1,0.3,0.5,0.7,0.9,1.0   # Fig. 3
 //! cargo run --release --bin tmkd -- ... --layers 1,3,5 --method tmkd      # Table 9
 //! cargo run --release --bin tmkd -- ... --plan                            # what is left, and how long it takes
 //! ```
 //!
 //! Teachers' files are those of `kd-label --export`; class columns are matched by name. A student is the first layers of an
-//! encoder under a head for the labels and one for each teacher, `loss = (1 - α) · cross-entropy + α · mean squared error of
+//! encoder, a BiLSTM or the network of a file below its outputs, under a head for the labels and one for each teacher, `loss = (1 - α) · cross-entropy + α · mean squared error of
 //! logits`; its answer is the mean of its heads' probabilities. Students of one seed see the same batches and make the same
 //! number of updates. Every run is kept in `--out` under a name made of what decides it: what is there is not done again, a
 //! killed run goes on from its checkpoint, and several of these programs may share the folder. `--out` gets `TASK.md` and

@@ -288,7 +288,7 @@ impl Experiment<'_> {
 }
 
 /// Says so if a student that is to be kept was made when it was not.
-pub(super) fn check_saved(students: Option<&Path>, name: &str) {
+pub(crate) fn check_saved(students: Option<&Path>, name: &str) {
     if students.is_some_and(|students| !students.join(name).exists()) {
         eprintln!("note: {name} was made without --save; where its .json is removed it is made again");
     }

@@ -3,6 +3,9 @@
 //! ```text
 //! FILE.json --Design--> whole plan --body--> what all outputs read --HeadPerTeacher--> a head for the labels, one for each teacher
 //! ```
+//!
+//! A student that is kept is a folder that `neuronblocks` reads. An encoder block is not whole in it: its checkpoint's
+//! configuration and tokenizer are read where the file says.
 
 use std::path::Path;
 

@@ -39,6 +39,7 @@ pub(crate) use self::comparison::{in_turns, pace_or_probe};
 pub use self::data::{DataSet, read_unlabelled};
 pub(crate) use self::data::{classes_of, digest_of, select};
 pub use self::encoded_set::EncodedSet;
+pub(crate) use self::experiment::check_saved;
 pub use self::experiment::{Experiment, Record, Run, scores_of};
 pub use self::joint::Joint;
 pub use self::joint_comparison::{JointComparison, JointReport, JointRow};

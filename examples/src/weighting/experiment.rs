@@ -1,6 +1,7 @@
 //! A classroom and a student's shape: every run by name, once.
 
 use std::cell::RefCell;
+use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
@@ -24,8 +25,8 @@ use serde_json::{Value, json};
 use super::watched::{Pass, Told, Watch, Watched};
 use super::{Classroom, Way};
 use crate::multi_teacher::{
-    Answers, Built, Course, DataSet, Lesson, Pace, Pupil, Results, Settings, Targets, Trained, answers, checkpoint_of,
-    keys, name_of, name_of_device, plan, scores_of, train,
+    Answers, Built, Course, DataSet, Lesson, Pace, Pupil, Results, Settings, Targets, Trained, answers, check_saved,
+    checkpoint_of, keys, name_of, name_of_device, plan, scores_of, train,
 };
 
 /// A student to be trained.
@@ -90,6 +91,8 @@ pub struct Experiment<'a> {
     pub consensus_cap: f64,
     /// Where results are kept.
     pub results: &'a Results,
+    /// Where students are kept, each as a folder of its name; none: they are not.
+    pub students: Option<&'a Path>,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
     /// Where it is computed.
@@ -168,7 +171,11 @@ impl Experiment<'_> {
     /// If a file cannot be read or written, training breaks, or Ctrl-C was pressed.
     pub fn result(&self, run: &Run) -> Result<Option<Record>> {
         let (name, decides) = self.name(run);
-        self.results.made(&name, || self.train(run, name.clone(), decides).map(Some))
+        let result = self.results.made(&name, || self.train(run, name.clone(), decides).map(Some))?;
+        if result.is_some() {
+            check_saved(self.students, &name);
+        }
+        Ok(result)
     }
 
     fn train(&self, run: &Run, name: String, decides: Value) -> Result<Record> {
@@ -195,6 +202,9 @@ impl Experiment<'_> {
         let encoded: Vec<&dyn Encode> = self.classroom.taught.encoded.report.iter().map(|part| &**part).collect();
         let parts = self.set().report.iter().map(|(part, _)| part.name().to_string());
         let said: Answers = parts.zip(built.answers(0, &encoded, self.device)?).collect();
+        if let Some(students) = self.students {
+            built.save(&self.pupil, std::slice::from_ref(&self.set().classes), &students.join(&name))?;
+        }
         Ok(Record {
             name,
             decides,
