@@ -5,6 +5,10 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+/// Pixels of a plot without the names of its curves.
+const WIDTH: u32 = 760;
 
 /// A named curve of `(x, mean, standard deviation)`.
 #[derive(Debug, Clone)]
@@ -37,7 +41,7 @@ pub enum Scale {
     Logarithmic,
 }
 
-/// Draws `curves` and writes the SVG to `path`; the bars are ± one standard deviation. The y axis lies within 0 and 1.
+/// Draws `curves` and writes the SVG to `path`, their names beside it; the bars are ± one standard deviation. The y axis lies within 0 and 1.
 ///
 /// # Errors
 /// If there is no point, an x on a logarithmic axis is not positive, or the file cannot be written.
@@ -78,9 +82,11 @@ where
 {
     let mut svg = String::new();
     {
-        let area = SVGBackend::with_string(&mut svg, (760, 480)).into_drawing_area();
+        let longest = curves.iter().map(|curve| curve.name.chars().count()).max().unwrap_or(0) as u32;
+        let area = SVGBackend::with_string(&mut svg, (WIDTH + 50 + 8 * longest, 480)).into_drawing_area();
         area.fill(&WHITE)?;
-        let mut chart = ChartBuilder::on(&area)
+        let (left, legend) = area.split_horizontally(WIDTH);
+        let mut chart = ChartBuilder::on(&left)
             .caption(titles.title, ("sans-serif", 18))
             .margin(14)
             .x_label_area_size(44)
@@ -97,21 +103,16 @@ where
         for (idx, curve) in curves.iter().enumerate() {
             let color = Palette99::pick(idx).to_rgba();
             let line = LineSeries::new(curve.points.iter().map(|&(x, y, _)| (x, y)), color.stroke_width(2));
-            chart
-                .draw_series(line.point_size(3))?
-                .label(&curve.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
+            chart.draw_series(line.point_size(3))?;
+            let y = 60 + 22 * idx as i32;
+            let name = ("sans-serif", 14).into_font().into_text_style(&legend).pos(Pos::new(HPos::Left, VPos::Center));
+            legend.draw(&PathElement::new([(4, y), (24, y)], color.stroke_width(2)))?;
+            legend.draw(&Text::new(curve.name.clone(), (32, y), name))?;
             let bars = curve.points.iter().filter(|&&(.., std)| std > 0.0);
             chart.draw_series(bars.map(|&(x, y, std)| {
                 PathElement::new([(x, (y - std).max(0.0)), (x, (y + std).min(1.0))], color.stroke_width(1))
             }))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerRight)
-            .background_style(WHITE.mix(0.85))
-            .border_style(BLACK.mix(0.3))
-            .draw()?;
         area.present()?;
     }
     Ok(svg)
@@ -134,6 +135,13 @@ mod tests {
         for part in ["gold", "teacher", "labelled sentences", "150", "300"] {
             assert!(texts.contains(&part), "{part}");
         }
+        // The names stand to the right of every curve.
+        let x_of = |text: &str| {
+            let text = texts.iter().position(|line| *line == text).unwrap();
+            let open = texts[text - 1].split("x=\"").nth(1).and_then(|rest| rest.split('"').next());
+            open.unwrap().parse::<u32>().unwrap()
+        };
+        assert!(x_of("gold") > WIDTH && x_of("teacher") > WIDTH && x_of("300") < WIDTH);
         assert!(curves(&path, titles, &[]).unwrap_err().to_string().contains("needs points"));
         let zero = Curve { name: "zero".to_string(), points: vec![(0., 0.5, 0.0), (5., 0.6, 0.0)] };
         let message = curves(&path, titles, std::slice::from_ref(&zero)).unwrap_err().to_string();

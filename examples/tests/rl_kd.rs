@@ -156,11 +156,13 @@ fn every_weighting_runs_once_and_a_second_time_not_at_all() {
         assert_eq!(is_alike, way == "uniform" || way.starts_with("rl-"), "{way}: {first:?}");
         assert_eq!(passes[1].get("probs").is_some(), way.starts_with("rl-"), "{way}");
     }
-    for way in ["rl-1", "rl-2", "rl-3"] {
+    for (way, expected) in [("rl-1", 49), ("rl-2", 49), ("rl-3", 48)] {
         let policy = &records[way]["policy"];
-        // Of the batches after the warm-up, 9 to 107, every second.
+        // Of the batches after the warm-up, 9 to 107, every second; the accuracy is measured last after batch 104.
         let updates = policy["updates"].as_u64();
-        assert_eq!((updates, policy["rewards"].as_array().map(Vec::len)), (Some(49), Some(49)), "{way}");
+        let rewards = policy["rewards"].as_array().map(|rewards| rewards.len() as u64);
+        assert_eq!((updates, rewards), (Some(expected), Some(expected)), "{way}");
+        assert_eq!(row(&rows, way)["updates"], serde_json::json!([expected]), "{way}");
         assert!(records[way]["decides"]["own"]["instances"].is_string(), "{way}");
         for plot in ["time", "difficulty"] {
             let svg = std::fs::read_to_string(room.path("out").join(format!("rte-1-layer-{way}-{plot}.svg"))).unwrap();
@@ -170,6 +172,11 @@ fn every_weighting_runs_once_and_a_second_time_not_at_all() {
     let overheads = json(&room.path("out/rte.json"))["overheads"].as_array().unwrap().clone();
     assert_eq!(overheads.len(), 4, "three policies and a bandit");
     assert!(overheads.iter().all(|overhead| overhead["ms"].as_f64().unwrap() > 0.0), "{overheads:?}");
+    // A policy draws and learns while it is timed: in each of five blocks at least, the first of them included.
+    for overhead in &overheads {
+        let is_policy = overhead["way"] != "lin-ucb";
+        assert_eq!(overhead["updates"].as_u64().is_some_and(|updates| updates >= 5), is_policy, "{overhead}");
+    }
 
     assert_eq!(files(&room.path("out/overhead")).len(), 4);
 
@@ -212,6 +219,8 @@ fn settings_of_a_policy_are_runs_of_their_own_beside_the_same_others() {
     room.run("out", options);
     let plan = |more: &str| room.run("out", &format!("{options} {more} --plan"));
     assert!(plan("").contains("0 of 3 runs left"));
+    // What rl-1 does not read makes no run of its own.
+    assert!(plan("--held-out-every 8").contains("0 of 3 runs left"));
     for more in
         ["--policy-lr 0.01", "--baseline learned", "--without-labels", "--policy-choice one", "--update-per-pass"]
     {
@@ -227,6 +236,32 @@ fn settings_of_a_policy_are_runs_of_their_own_beside_the_same_others() {
     let rows = json(&room.path("out/other.json"))["rows"].as_array().unwrap().clone();
     assert_eq!(row(&rows, "gold"), row(&room.rows("out"), "gold"));
     assert_eq!(rows.len(), 3 + 4);
+}
+
+#[test]
+fn a_policy_that_never_chose_is_no_difference_to_uniform_and_said_to_be() {
+    let room = Room::new();
+    let said = room.run("out", "--weighting uniform,rl-1,lin-ucb --warm-up 2 --epochs 2 --seeds 1,2 --save");
+    let rows = room.rows("out");
+    assert_eq!((&row(&rows, "rl-1")["unchosen"], &row(&rows, "uniform")["unchosen"]), (&2.into(), &0.into()));
+    assert_eq!(row(&rows, "rl-1")["over_uniform"]["mean"], 0.0);
+    assert!(said.contains("rl-1 (2 kept of the warm-up)"), "{said}");
+    assert!(
+        said.contains("A policy learns from one batch in 2 after a warm-up of 2 passes, lin-ucb from every"),
+        "{said}"
+    );
+    // Students are kept where that is asked for.
+    let students = std::fs::read_dir(room.path("out/students")).unwrap().count();
+    assert_eq!(students, 6);
+
+    // A search shows what chooses, and nothing of what is reported.
+    let said = room.run("out", "--weighting uniform,rl-1 --warm-up 0 --epochs 2 --seeds 1,2 --search --name search");
+    assert!(said.contains("held-out (chose)") && !said.contains("dev accuracy"), "{said}");
+    let report = json(&room.path("out/search.json"));
+    let rows = report["rows"].as_array().unwrap();
+    assert!(rows.iter().all(|row| row["student"].is_string() && row["values"] == serde_json::json!({})), "{rows:?}");
+    assert_eq!(row(rows, "rl-1")["chosen_over_uniform"]["pairs"], 2);
+    assert!(row(rows, "rl-1")["over_uniform"].is_null());
 }
 
 #[test]
@@ -282,14 +317,36 @@ fn every_part_of_what_is_wrong_is_named() {
         ("--temperature 0", "--temperature: expected a number above 0, found 0"),
         ("--reward-least 80", "of 80 rows 80 would be held out"),
         ("--fit-share 1", "--fit-share: expected a share above 0 and below 1, found 1"),
-        ("--held-out-every 3", "--held-out-every: expected a multiple of --learn-every, 2, found 3"),
+        (
+            "--weighting uniform,rl-3 --held-out-every 3",
+            "rl-3 (leave it out of --weighting, or change the setting): `held_out_every`: expected a multiple of `learn_every`, 2, found 3",
+        ),
+        (
+            "--weighting all --samples 2",
+            "rl-1 (leave it out of --weighting, or change the setting): `samples`: expected 1",
+        ),
+        ("--weighting all --baseline leave-one-out", "rl-1 (leave it out of"),
+        (
+            "--weighting all --reward-timing next",
+            "`learn_every`: expected 1 where the next batch's loss is the reward, found 2",
+        ),
+        ("--weighting uniform,rl-3 --baseline standardised", "`baseline`: expected one that compares batches"),
+        ("--centre", "--centre: expected nothing"),
+        ("--search --keep last", "--search: expected scores on what chooses"),
         ("--learn-every 0", "`learn_every`: expected at least 1, found 0"),
         ("--policy-floor 0.6", "`floor`: expected a number in [0, 0.5), found 0.6"),
         ("--seeds 1,1", "--seeds: expected each once, found 1 twice"),
         ("--update-every 2 --update-per-pass", "cannot be used with"),
         ("--student bilstm --instances bilstm", "expected a pretrained encoder to make vectors of texts, found bilstm"),
     ] {
-        let message = failure(room.command("failed", &format!("--weighting rl-1 {options}")));
+        let options =
+            if options.contains("--weighting") { options.to_string() } else { format!("--weighting rl-1 {options}") };
+        let message = failure(room.command("failed", &options));
+        let message = message.replace("\n\nCaused by:\n    ", ": ");
         assert!(message.contains(expected), "{options}: {message}");
+        assert!(
+            !room.path("failed/runs").exists() || files(&room.path("failed/runs")).is_empty(),
+            "{options}: trained first"
+        );
     }
 }

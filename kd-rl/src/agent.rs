@@ -36,7 +36,7 @@ use crate::state::{Layout, Standardiser, ensure_finite};
 /// | `baseline`     | moving average  |        | the rewards share a sign                                      |
 /// | `entropy`      | 0               | ≥ 0    | Yuan et al. 2021 have none                                    |
 /// | `samples`      | 1               | ≥ 1    | Yuan et al. 2021                                              |
-/// | `update_every` | 1               | ≥ 1    | batches; those of a pass for an update at its end, as in the paper |
+/// | `update_every` | 1               | ≥ 1    | batches; `usize::MAX` where [`Agent::update`] is called at the end of a pass, as in the paper |
 /// | `warm_up`      | 0               | ≥ 0    | batches with all teachers, while statistics settle            |
 /// | `seed`         | 0               |        |                                                               |
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -89,7 +89,7 @@ pub struct Selection {
     pub actions: Tensor,
     /// Probability of each teacher on each row when it was drawn, `(rows, teachers)`.
     pub probs: Tensor,
-    /// Standardised states, `(rows, features)`.
+    /// States as the policy sees them, standardised and scaled, `(rows, features)`.
     pub states: Tensor,
     /// Rows, over all samples, on which no teacher was drawn and the most probable one stepped in.
     pub empty: usize,
@@ -135,6 +135,8 @@ pub struct Agent {
     optimizer: AdamW,
     baseline: Baseline,
     standardiser: Standardiser,
+    /// What each standardised feature is multiplied by, `(features,)`.
+    scales: Tensor,
     history: Vec<Episode>,
     dtype: DType,
     device: Device,
@@ -174,9 +176,11 @@ impl Agent {
         let adam = AdamWConfig { weight_decay: 0.0, ..AdamWConfig::with_lr(config.lr) };
         let optimizer = AdamW::new(variables.named(), adam).map_err(candle_core::Error::wrap)?;
         let baseline = Baseline::new(config.baseline, layout.features(), dtype, device)?;
-        let standardiser = Standardiser::default();
+        let (standardiser, history) = (Standardiser::default(), Vec::new());
+        let scales = layout.scales();
+        let scales = Tensor::from_vec(scales, layout.features(), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
         let device = device.clone();
-        Ok(Self { config, policy, variables, optimizer, baseline, standardiser, history: Vec::new(), dtype, device })
+        Ok(Self { config, policy, variables, optimizer, baseline, standardiser, scales, history, dtype, device })
     }
 
     /// Its settings.
@@ -200,7 +204,7 @@ impl Agent {
     /// If the states do not fit the layout or are not finite.
     pub fn probabilities(&self, states: &Tensor) -> Result<Tensor> {
         ensure_finite(states)?;
-        Ok(self.policy.probabilities(&self.standardiser.apply(&self.own(states)?)?)?.detach())
+        Ok(self.policy.probabilities(&self.seen(&self.own(states)?)?)?.detach())
     }
 
     /// Chooses teachers for the rows of batch `number`, and learns the states' statistics.
@@ -217,7 +221,7 @@ impl Agent {
         }
         let states = self.own(states)?;
         self.standardiser.update(&states)?;
-        let states = self.standardiser.apply(&states)?;
+        let states = self.seen(&states)?;
         let probs = self.policy.probabilities(&states)?.detach();
         let (samples, teachers, is_drawn) =
             (self.config.samples, self.policy.layout().teachers, number >= self.config.warm_up);
@@ -249,29 +253,52 @@ impl Agent {
     /// # Errors
     /// If the shape differs or a reward is not finite; the message names its place, and nothing has changed then.
     pub fn learn(&mut self, selection: &Selection, rewards: &Tensor) -> Result<Option<Update>> {
-        let (samples, rows) = (self.config.samples, selection.states.dim(0)?);
-        let rewards = if rewards.dims() == [rows] && samples == 1 { rewards.unsqueeze(0)? } else { rewards.clone() };
-        if rewards.dims() != [samples, rows] {
-            bail!("expected rewards (samples, rows) of shape {:?}, found {:?}", [samples, rows], rewards.dims());
+        Ok(self.learn_all(&[(selection, rewards)])?.pop().flatten())
+    }
+
+    /// The same for several selections whose rewards became known together, in their order: all are compared with what
+    /// was known before, so that no reward is a part of the baseline of another that has a measurement in common with it.
+    ///
+    /// # Errors
+    /// As [`learn`](Self::learn).
+    pub fn learn_all(&mut self, judged: &[(&Selection, &Tensor)]) -> Result<Vec<Option<Update>>> {
+        let mut compared = Vec::with_capacity(judged.len());
+        for (selection, rewards) in judged {
+            let (samples, rows) = (self.config.samples, selection.states.dim(0)?);
+            let is_vector = rewards.dims() == [rows] && samples == 1;
+            let rewards = if is_vector { rewards.unsqueeze(0)? } else { (*rewards).clone() };
+            if rewards.dims() != [samples, rows] {
+                bail!("expected rewards (samples, rows) of shape {:?}, found {:?}", [samples, rows], rewards.dims());
+            }
+            let advantages = self.baseline.advantages(&rewards, &selection.states)?.flatten_all()?;
+            compared.push((*selection, rewards, advantages));
         }
-        let advantages = self.baseline.advantages(&rewards, &selection.states)?.flatten_all()?;
-        self.baseline.update(&rewards, &selection.states)?;
-        if rows == 0 || !selection.is_drawn {
-            return Ok(None);
+        let mut updates = Vec::with_capacity(judged.len());
+        for (selection, rewards, advantages) in compared {
+            self.baseline.update(&rewards, &selection.states)?;
+            if selection.states.dim(0)? == 0 || !selection.is_drawn {
+                updates.push(None);
+                continue;
+            }
+            self.history.push(Episode {
+                states: selection.states.clone(),
+                actions: selection.actions.clone(),
+                probs: selection.probs.clone(),
+                advantages,
+                reward: rewards.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.mean_all()?.to_scalar()?,
+                empty: selection.empty,
+            });
+            updates.push(if self.history.len() < self.config.update_every { None } else { self.update()? });
         }
-        self.history.push(Episode {
-            states: selection.states.clone(),
-            actions: selection.actions.clone(),
-            probs: selection.probs.clone(),
-            advantages,
-            reward: rewards.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.mean_all()?.to_scalar()?,
-            empty: selection.empty,
-        });
-        if self.history.len() < self.config.update_every { Ok(None) } else { self.update() }
+        Ok(updates)
     }
 
     /// One step of the policy on the history since the last, which is forgotten; nothing without one. [`learn`](Self::learn)
     /// calls it when it is due, a loop whose passes differ in length at the end of each.
+    ///
+    /// Actions that were drawn before an earlier update are those of another policy `μ`: `E_μ[(π/μ) · (R - b) ∇ log π]` is
+    /// the gradient of `π`, so their advantages are multiplied by `π(a | s) / μ(a | s)` (importance sampling, Sutton & Barto
+    /// 2018, §5.5), which is 1 where nothing came between.
     ///
     /// # Errors
     /// If a tensor operation fails.
@@ -285,7 +312,11 @@ impl Agent {
         for episode in &self.history {
             let now = self.policy.probabilities(&episode.states)?;
             let of_samples = Tensor::cat(&vec![&now; self.config.samples], 0)?;
-            let mut loss = reinforce_loss(&log_prob(choice, &of_samples, &episode.actions)?, &episode.advantages)?;
+            let log_prob_now = log_prob(choice, &of_samples, &episode.actions)?;
+            let then = Tensor::cat(&vec![&episode.probs; self.config.samples], 0)?;
+            let ratios = (log_prob_now.detach() - log_prob(choice, &then, &episode.actions)?)?.exp()?;
+            let advantages = (&episode.advantages * ratios.to_device(&Device::Cpu)?.to_dtype(DType::F64)?)?;
+            let mut loss = reinforce_loss(&log_prob_now, &advantages)?;
             if self.config.entropy > 0.0 {
                 loss = (loss - (entropy(choice, &now)?.mean(0)? * self.config.entropy)?)?;
             }
@@ -377,6 +408,11 @@ impl Agent {
         self.baseline.restore(saved.baseline, saved.baseline_updates, &of("baseline")?)?;
         (self.history, self.standardiser) = (episodes, standardiser);
         Ok(())
+    }
+
+    /// States as the policy sees them.
+    fn seen(&self, states: &Tensor) -> Result<Tensor> {
+        self.standardiser.apply(states)?.broadcast_mul(&self.scales)
     }
 
     fn own(&self, states: &Tensor) -> Result<Tensor> {

@@ -1,5 +1,7 @@
 //! An [`Agent`] inside a trainer: states from what the teachers said, rewards from what came of the step.
 
+mod config;
+
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
@@ -10,89 +12,10 @@ use kd_core::weighting::{Feedback, TeacherWeighting, WeightingState};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::agent::{Agent, AgentConfig, Selection, Update};
-use crate::baseline::BaselineConfig;
+pub use self::config::{ReinforcedConfig, Reward, Timing};
+use crate::agent::{Agent, Selection, Update};
 use crate::reward::{RunningScale, gold, gold_and_teachers, with_held_out};
 use crate::state::{Layout, features};
-
-/// What an action is rewarded for; see [`reward`](crate::reward) for what each can tell.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reward {
-    /// Reward 1: fit to the labels.
-    #[default]
-    Gold,
-    /// Reward 2: fit to labels and chosen teachers.
-    GoldAndTeachers,
-    /// Reward 3: reward 2 and the accuracy on held-out data, each standardised by what came before.
-    HeldOut {
-        /// `γ`, the share of reward 2, in `[0, 1]`.
-        share: f64,
-    },
-}
-
-/// Whose losses are the reward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Timing {
-    /// Those of the updated student on the same rows, each row for itself: one more forward pass without dropout.
-    #[default]
-    UpdatedRows,
-    /// The mean of these over the batch, the same for every row.
-    UpdatedBatch,
-    /// The mean loss of the next batch before its step, the same for every row: no cost, and blunt.
-    NextBatch,
-}
-
-/// Settings of [`Reinforced`].
-///
-/// | field             | default      | range | purpose                                                        |
-/// |-------------------|--------------|-------|----------------------------------------------------------------|
-/// | `agent`           | its own      |       | policy, baseline, updates                                      |
-/// | `reward`          | gold         |       | what an action is rewarded for                                 |
-/// | `timing`          | updated rows |       | whose losses the reward is made of                             |
-/// | `temperature`     | 1            | > 0   | of the reward's divergence from the teachers, without the factor `T²` |
-/// | `labels_in_state` | true         |       | whether a state holds the teachers' cross-entropies            |
-/// | `held_out_every`  | 1            | ≥ 1   | batches between two measurements of the accuracy of reward 3   |
-/// | `learn_every`     | 1            | ≥ 1   | batches between two whose rewards are asked for                |
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReinforcedConfig {
-    /// The policy that learns.
-    pub agent: AgentConfig,
-    /// What an action is rewarded for.
-    pub reward: Reward,
-    /// Whose losses are the reward.
-    pub timing: Timing,
-    /// Temperature of the reward's divergence from the teachers, > 0.
-    pub temperature: f64,
-    /// Whether a state holds the teachers' cross-entropies, which need labels.
-    pub labels_in_state: bool,
-    /// Batches between two measurements of the held-out accuracy, ≥ 1.
-    pub held_out_every: usize,
-    /// Batches between two that the policy learns from, ≥ 1. It chooses on all of them; a reward costs a forward pass of the
-    /// student, a third of a step or a little more: every batch's 40 % of the time, every eighth's 5 %.
-    #[serde(default = "one")]
-    pub learn_every: usize,
-}
-
-fn one() -> usize {
-    1
-}
-
-impl Default for ReinforcedConfig {
-    fn default() -> Self {
-        Self {
-            agent: AgentConfig::default(),
-            reward: Reward::default(),
-            timing: Timing::default(),
-            temperature: 1.0,
-            labels_in_state: true,
-            held_out_every: 1,
-            learn_every: 1,
-        }
-    }
-}
 
 type Embed<'a> = Box<dyn Fn(&Batch) -> Result<Tensor> + 'a>;
 type HeldOut<'a> = Box<dyn FnMut(&dyn Student) -> Result<f64> + 'a>;
@@ -109,6 +32,8 @@ pub struct Reinforced<'a> {
     pending: BTreeMap<usize, Selection>,
     /// The selection that waits for the next batch's loss.
     waiting: Option<(usize, Selection)>,
+    /// Those that wait for the next held-out accuracy.
+    queue: Vec<Judged>,
     scales: Scales,
 }
 
@@ -117,8 +42,14 @@ pub struct Reinforced<'a> {
 struct Scales {
     fit: RunningScale,
     accuracy: RunningScale,
-    /// The last accuracy, standardised.
-    last: Option<f64>,
+}
+
+/// A selection of batch `number` whose rewards are known, but for the held-out accuracy.
+struct Judged {
+    number: usize,
+    selection: Selection,
+    /// `(samples, rows)`; of reward 3 the fit, standardised.
+    rewards: Tensor,
 }
 
 impl std::fmt::Debug for Reinforced<'_> {
@@ -167,11 +98,11 @@ impl<'a> Reinforced<'a> {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        check(&config)?;
+        config.check()?;
         let layout = Layout::new(width, classes, config.labels_in_state, teachers);
         let agent = Agent::new(layout, config.agent, dtype, device)?;
-        let (pending, scales) = (BTreeMap::new(), Scales::default());
-        Ok(Self { config, agent, embed, held_out: None, told: None, pending, waiting: None, scales })
+        let (pending, queue, scales) = (BTreeMap::new(), Vec::new(), Scales::default());
+        Ok(Self { config, agent, embed, held_out: None, told: None, pending, waiting: None, queue, scales })
     }
 
     /// How reward 3 measures the updated student, as a share of right answers: on data that neither trains it nor selects it,
@@ -204,14 +135,20 @@ impl<'a> Reinforced<'a> {
         features(shared.as_ref(), &teacher_logits(batch)?, labels)
     }
 
-    /// Losses to rewards, `(samples, rows)`.
-    fn rewards(
-        &mut self,
-        output: &Output,
-        batch: &Batch,
-        of_samples: &[Tensor],
-        feedback: &Feedback<'_>,
-    ) -> Result<Tensor> {
+    /// Updates the policy from what it has learnt from since its last update, if anything, and tells the observer: at the end
+    /// of a pass whose last batch was `number`. With [`update_every`](crate::agent::AgentConfig::update_every) out of reach
+    /// (`usize::MAX`) these are all updates that there are, as in the paper.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn end_pass(&mut self, number: usize) -> Result<()> {
+        let update = self.agent.update()?;
+        self.tell(number, update.as_ref());
+        Ok(())
+    }
+
+    /// Losses to rewards, `(samples, rows)`; of reward 3 the part that is the fit.
+    fn rewards(&self, output: &Output, batch: &Batch, of_samples: &[Tensor]) -> Result<Tensor> {
         let (logits, teachers) = (output.logits()?.detach(), teacher_logits(batch)?);
         let hard = losses::cross_entropy_rows(&logits, batch.labels()?)?;
         let temperature = Temperature::from(self.config.temperature).unscaled();
@@ -223,14 +160,6 @@ impl<'a> Reinforced<'a> {
                 Reward::GoldAndTeachers | Reward::HeldOut { .. } => gold_and_teachers(&hard, &soft()?)?,
             });
         }
-        if let Reward::HeldOut { share } = self.config.reward {
-            let fits = Tensor::cat(&rewards, 0)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-            let accuracy = self.accuracy(feedback)?;
-            for fit in &mut rewards {
-                *fit = with_held_out(&self.scales.fit.apply_to(fit)?, accuracy, share)?;
-            }
-            self.scales.fit.update(&fits)?;
-        }
         let rewards = Tensor::stack(&rewards, 0)?;
         match self.config.timing {
             Timing::UpdatedRows => Ok(rewards),
@@ -240,30 +169,52 @@ impl<'a> Reinforced<'a> {
         }
     }
 
-    fn accuracy(&mut self, feedback: &Feedback<'_>) -> Result<f64> {
-        let is_due = feedback.number.is_multiple_of(self.config.held_out_every);
-        match (self.scales.last, &mut self.held_out) {
-            (Some(last), _) if !is_due => Ok(last),
-            (_, Some(measure)) => {
-                let accuracy = measure(feedback.student)?;
-                if !(0.0..=1.0).contains(&accuracy) {
-                    bail!("batch {}: expected a held-out accuracy in [0, 1], found {accuracy}", feedback.number);
-                }
-                let standard = self.scales.accuracy.apply(accuracy);
-                self.scales.accuracy.update(&[accuracy])?;
-                self.scales.last = Some(standard);
-                Ok(standard)
-            }
-            (_, None) => bail!("reward 3 needs a held-out accuracy, and `with_held_out` was not called"),
+    /// Learns from a selection of batch `number`; under reward 3 once the accuracy after it is measured.
+    fn judge(&mut self, number: usize, selection: Selection, rewards: Tensor, feedback: &Feedback<'_>) -> Result<()> {
+        let Reward::HeldOut { share } = self.config.reward else {
+            return self.learn(vec![Judged { number, selection, rewards }]);
+        };
+        let fits = rewards.flatten_all()?;
+        let standard = self.scales.fit.apply_to(&fits)?;
+        self.scales.fit.update(&fits.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1()?)?;
+        self.queue.push(Judged { number, selection, rewards: standard.reshape(rewards.shape())? });
+        if !feedback.number.is_multiple_of(self.config.held_out_every) {
+            return Ok(());
         }
+        let accuracy = self.accuracy(feedback)?;
+        let mut judged = std::mem::take(&mut self.queue);
+        for Judged { rewards, .. } in &mut judged {
+            *rewards = with_held_out(&rewards.flatten_all()?, accuracy, share)?.reshape(rewards.shape())?;
+        }
+        self.learn(judged)
     }
 
-    fn learn(&mut self, number: usize, selection: &Selection, rewards: &Tensor) -> Result<()> {
-        let update = self.agent.learn(selection, rewards)?;
-        if let (Some(update), Some(told)) = (&update, &mut self.told) {
-            told(number, update);
+    /// The updated student's held-out accuracy, standardised by those before.
+    fn accuracy(&mut self, feedback: &Feedback<'_>) -> Result<f64> {
+        let Some(measure) = &mut self.held_out else {
+            bail!("reward 3 needs a held-out accuracy, and `with_held_out` was not called");
+        };
+        let accuracy = measure(feedback.student)?;
+        if !(0.0..=1.0).contains(&accuracy) {
+            bail!("batch {}: expected a held-out accuracy in [0, 1], found {accuracy}", feedback.number);
+        }
+        let standard = self.scales.accuracy.apply(accuracy);
+        self.scales.accuracy.update(&[accuracy])?;
+        Ok(standard)
+    }
+
+    fn learn(&mut self, judged: Vec<Judged>) -> Result<()> {
+        let pairs: Vec<_> = judged.iter().map(|judged| (&judged.selection, &judged.rewards)).collect();
+        for (update, judged) in self.agent.learn_all(&pairs)?.into_iter().zip(&judged) {
+            self.tell(judged.number, update.as_ref());
         }
         Ok(())
+    }
+
+    fn tell(&mut self, number: usize, update: Option<&Update>) {
+        if let (Some(update), Some(told)) = (update, &mut self.told) {
+            told(number, update);
+        }
     }
 }
 
@@ -289,16 +240,16 @@ impl TeacherWeighting for Reinforced<'_> {
         };
         if self.config.timing == Timing::NextBatch {
             if let Some((before, waiting)) = self.waiting.take() {
-                let loss = self.rewards(feedback.output, batch, &selection.of_samples, feedback)?.mean_all()?;
+                let loss = self.rewards(feedback.output, batch, &selection.of_samples)?.mean_all()?;
                 let rewards = loss.broadcast_as((1, waiting.states.dim(0)?))?.contiguous()?;
-                self.learn(before, &waiting, &rewards)?;
+                self.judge(before, waiting, rewards, feedback)?;
             }
             self.waiting = Some((number, selection));
             return Ok(());
         }
         let output = feedback.student.forward_batch(batch, Mode::Eval)?;
-        let rewards = self.rewards(&output, batch, &selection.of_samples, feedback)?;
-        self.learn(number, &selection, &rewards)
+        let rewards = self.rewards(&output, batch, &selection.of_samples)?;
+        self.judge(number, selection, rewards, feedback)
     }
 
     fn describe(&self) -> Value {
@@ -309,38 +260,54 @@ impl TeacherWeighting for Reinforced<'_> {
         let WeightingState { tensors, values } = self.agent.state()?;
         let mut tensors: BTreeMap<_, _> =
             tensors.into_iter().map(|(name, tensor)| (format!("agent/{name}"), tensor)).collect();
-        if let Some((_, selection)) = &self.waiting {
-            let Selection { weights, actions, probs, states, .. } = selection;
-            for (name, tensor) in [("weights", weights), ("actions", actions), ("probs", probs), ("states", states)] {
-                tensors.insert(format!("waiting/{name}"), tensor.copy()?);
+        let mut put = |name: String, number: usize, selection: &Selection| -> Result<Kept> {
+            let Selection { weights, actions, probs, states, empty, is_drawn, .. } = selection;
+            for (part, tensor) in [("weights", weights), ("actions", actions), ("probs", probs), ("states", states)] {
+                tensors.insert(format!("{name}/{part}"), tensor.copy()?);
             }
+            Ok(Kept { number, empty: *empty, is_drawn: *is_drawn })
+        };
+        let waiting = self.waiting.as_ref().map(|(number, selection)| put("waiting".to_string(), *number, selection));
+        let waiting = waiting.transpose()?;
+        let queue = self.queue.iter().enumerate();
+        let queue = queue.map(|(idx, judged)| put(format!("queue/{idx}"), judged.number, &judged.selection));
+        let queue = queue.collect::<Result<_>>()?;
+        for (idx, judged) in self.queue.iter().enumerate() {
+            tensors.insert(format!("queue/{idx}/rewards"), judged.rewards.copy()?);
         }
-        let waiting = self.waiting.as_ref().map(|(number, selection)| (*number, selection.empty, selection.is_drawn));
-        let saved = Saved { agent: values, scales: self.scales, waiting };
+        let saved = Saved { agent: values, scales: self.scales, waiting, queue };
         Ok(WeightingState { tensors, values: serde_json::to_value(saved).map_err(candle_core::Error::wrap)? })
     }
 
     fn restore(&mut self, state: &WeightingState) -> Result<()> {
         let saved: Saved = serde_json::from_value(state.values.clone()).map_err(candle_core::Error::wrap)?;
         let device = self.agent.device();
-        let part = |name: &str| match state.tensors.get(&format!("waiting/{name}")) {
+        let part = |name: &str, part: &str| match state.tensors.get(&format!("{name}/{part}")) {
             Some(tensor) => tensor.to_device(device),
-            None => bail!("the state of the policy lacks `waiting/{name}`"),
+            None => bail!("the state of the policy lacks `{name}/{part}`"),
         };
-        let waiting = match saved.waiting {
+        let selection = |name: &str, kept: &Kept| -> Result<Selection> {
+            let (weights, actions) = (part(name, "weights")?, part(name, "actions")?);
+            let (probs, states) = (part(name, "probs")?, part(name, "states")?);
+            // Rewards are made of the samples before a selection waits.
+            let of_samples = vec![weights.clone()];
+            Ok(Selection { weights, of_samples, actions, probs, states, empty: kept.empty, is_drawn: kept.is_drawn })
+        };
+        let waiting = match &saved.waiting {
             None => None,
-            Some((number, empty, is_drawn)) => {
-                let (weights, actions, probs, states) =
-                    (part("weights")?, part("actions")?, part("probs")?, part("states")?);
-                let of_samples = vec![weights.clone()];
-                Some((number, Selection { weights, of_samples, actions, probs, states, empty, is_drawn }))
-            }
+            Some(kept) => Some((kept.number, selection("waiting", kept)?)),
         };
+        let mut queue = Vec::with_capacity(saved.queue.len());
+        for (idx, kept) in saved.queue.iter().enumerate() {
+            let name = format!("queue/{idx}");
+            let (selection, rewards) = (selection(&name, kept)?, part(&name, "rewards")?.to_device(&Device::Cpu)?);
+            queue.push(Judged { number: kept.number, selection, rewards });
+        }
         let of_agent =
             |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix("agent/")?.to_string(), tensor.clone()));
         let tensors = state.tensors.iter().filter_map(of_agent).collect();
         self.agent.restore(&WeightingState { tensors, values: saved.agent })?;
-        (self.waiting, self.scales) = (waiting, saved.scales);
+        (self.waiting, self.queue, self.scales) = (waiting, queue, saved.scales);
         self.pending.clear();
         Ok(())
     }
@@ -352,35 +319,17 @@ impl TeacherWeighting for Reinforced<'_> {
 struct Saved {
     agent: Value,
     scales: Scales,
-    /// Number, empty rows and whether it was drawn.
-    waiting: Option<(usize, usize, bool)>,
+    waiting: Option<Kept>,
+    queue: Vec<Kept>,
 }
 
-fn check(config: &ReinforcedConfig) -> Result<()> {
-    if !(config.temperature.is_finite() && config.temperature > 0.0) {
-        bail!("`temperature`: expected a finite value above 0, found {}", config.temperature);
-    }
-    for (name, value) in [("held_out_every", config.held_out_every), ("learn_every", config.learn_every)] {
-        if value == 0 {
-            bail!("`{name}`: expected at least 1, found 0");
-        }
-    }
-    if config.learn_every > 1 && config.timing == Timing::NextBatch {
-        bail!("`learn_every`: expected 1 where the next batch's loss is the reward, found {}", config.learn_every);
-    }
-    if let Reward::HeldOut { share } = config.reward
-        && !(0.0..=1.0).contains(&share)
-    {
-        bail!("`share`: expected a number in [0, 1], found {share}");
-    }
-    let is_shared = config.timing != Timing::UpdatedRows;
-    if is_shared && matches!(config.agent.baseline, BaselineConfig::Standardised { .. }) {
-        bail!("where rows share one reward they all have the advantage 0 under the standardised baseline");
-    }
-    if config.agent.samples > 1 && (config.reward == Reward::Gold || config.timing == Timing::NextBatch) {
-        bail!("`samples`: expected 1 where all samples of a row have one reward, found {}", config.agent.samples);
-    }
-    Ok(())
+/// A selection beside its tensors.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    number: usize,
+    empty: usize,
+    is_drawn: bool,
 }
 
 /// The first head of every teacher.

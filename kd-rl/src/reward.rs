@@ -8,7 +8,9 @@
 //!
 //! `L_CE` is the student's cross-entropy against the gold label and `L_DL` its divergence from the chosen teachers,
 //! both per row, in nats, **after** the student's step: before it, `L_CE` does not depend on what was chosen. Leave the factor
-//! `T²` of a distillation loss out of `L_DL`: at the high temperatures of that paper it would drown `L_CE`. The formulas are
+//! `T²` of a distillation loss out of `L_DL`: at the high temperatures of that paper it would drown `L_CE`. The paper's `L_DL` is
+//! a cross-entropy, which is larger by `Σ_k w_k H(p_k)`, the entropies of the chosen teachers: of no consequence for the student,
+//! but as a reward it would pay for choosing those who are sure, whatever they are sure of. The formulas are
 //! known from summaries of the paper, not from its text. All results are detached. None of the rewards is centred: use a
 //! [`Baseline`](crate::baseline::Baseline).
 //!
@@ -16,7 +18,8 @@
 //! signal under large differences between rows, which a [learned](crate::baseline::BaselineConfig::Learned) baseline takes out in
 //! part. Reward 2 adds a preference for teachers who are easy to agree with, right or wrong: a teacher who says what the
 //! student says already earns the most. Reward 3's accuracy is the only term that sees what was not trained on, and one number for
-//! thousands of choices: it can tell good passes from bad ones, not good choices from bad ones in a pass.
+//! thousands of choices: it can tell good passes from bad ones, not good choices from bad ones in a pass. It judges the choices
+//! made *before* it was measured; added to the rewards of later ones it would be an offset and noise.
 
 use candle_core::{Device, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};

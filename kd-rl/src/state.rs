@@ -4,8 +4,10 @@
 //! are its probabilities at temperature 1 and `ln(1 + CE)` of its cross-entropy against the label (Yuan et al. 2021 have the
 //! cross-entropy itself, which has no bound). Without labels the latter are left out.
 //!
-//! The parts have different sizes and a vector of 768 numbers would drown the rest, so [`Standardiser`] brings each feature to
-//! mean 0 and variance 1, by statistics that run along.
+//! The parts have different sizes, so [`Standardiser`] brings each feature to mean 0 and variance 1, by statistics that run
+//! along. A vector of 768 such numbers would still drown the rest, and more: an optimiser that moves every weight by its learning
+//! rate, as Adam, moves a logit by that rate times the sum over all features, whatever the gradient's size. So
+//! [`Layout::scales`] lets the shared features vary by no more together than the teachers' own.
 
 use std::collections::BTreeMap;
 
@@ -34,6 +36,19 @@ impl Layout {
     /// Length of a state.
     pub fn features(&self) -> usize {
         self.shared + self.own * self.teachers
+    }
+
+    /// What a policy multiplies each standardised feature by: `√(own · teachers / shared)` the shared ones where they are more
+    /// than all teachers' own and there are any of these, else 1.
+    ///
+    /// ```
+    /// let layout = kd_rl::state::Layout { shared: 8, own: 1, teachers: 2 };
+    /// assert_eq!(layout.scales(), [[0.5; 8].as_slice(), &[1.0; 2]].concat());
+    /// ```
+    pub fn scales(&self) -> Vec<f64> {
+        let (shared, own) = (self.shared, self.own * self.teachers);
+        let scale = if own > 0 && shared > own { (own as f64 / shared as f64).sqrt() } else { 1.0 };
+        [vec![scale; shared], vec![1.0; own]].concat()
     }
 }
 

@@ -181,6 +181,88 @@ fn a_pass_of_batches_is_one_update() {
 }
 
 #[test]
+fn an_action_drawn_under_an_earlier_policy_is_weighed_by_the_ratio() {
+    // One teacher, one row, a feature that never varies and is 0, no floor: the probability is σ(b), b = 0 at first, and Adam's
+    // first step moves b by the learning rate towards the action that was rewarded.
+    let layout = Layout { shared: 1, own: 0, teachers: 1 };
+    let policy = PolicyConfig { floor: 0.0, ..PolicyConfig::default() };
+    let config =
+        AgentConfig { policy, lr: 0.5, baseline: BaselineConfig::None, clip_norm: 1e9, ..AgentConfig::default() };
+    let rewards = Tensor::new(&[2f64], &Device::Cpu).unwrap();
+    for seed in 0..8 {
+        let mut agent = Agent::new(layout, AgentConfig { seed, ..config }, DType::F64, &Device::Cpu).unwrap();
+        let states = Tensor::ones((1, 1), DType::F64, &Device::Cpu).unwrap();
+        let [first, second] = [0, 1].map(|number| agent.choose(&states, number).unwrap());
+        let action = |selection: &kd_rl::agent::Selection| selection.actions.to_vec2::<f64>().unwrap()[0][0];
+        // Both have the reward 2; the first is drawn and judged under 1/2.
+        let update = agent.learn(&first, &rewards).unwrap().unwrap();
+        assert!((update.gradient_norm - 2.0 * 0.5).abs() < 1e-9, "{update:?}");
+        let now = 1.0 / (1.0 + (if action(&first) == 1.0 { -0.5f64 } else { 0.5 }).exp());
+        let of_second = if action(&second) == 1.0 { now } else { 1.0 - now };
+        // |R · ratio · d log π / db|, the ratio of its probability now to 1/2, the derivative 1 - that probability.
+        let expected = 2.0 * (of_second / 0.5) * (1.0 - of_second);
+        let update = agent.learn(&second, &rewards).unwrap().unwrap();
+        assert!((update.gradient_norm - expected).abs() < 1e-6, "seed {seed}: {update:?}, expected {expected}");
+    }
+}
+
+#[test]
+fn what_is_judged_together_is_compared_with_what_came_before_all_of_it() {
+    // The moving average knows the reward 1. Then two batches earn 3 together: an advantage of 2 for both, where the second would
+    // have 3 - (0.9 · 1 + 0.1 · 3) = 1.8 if the first were known before it.
+    let of = |together: bool| {
+        let mut agent = agent(AgentConfig { update_every: 2, clip_norm: 1e9, ..AgentConfig::default() });
+        let rewards = |value: f64| Tensor::full(value, ROWS, &Device::Cpu).unwrap();
+        let selections = [0, 1, 2].map(|number| agent.choose(&states(0, number), number).unwrap());
+        agent.learn(&selections[0], &rewards(1.0)).unwrap();
+        agent.update().unwrap();
+        let three = rewards(3.0);
+        let updates = match together {
+            true => agent.learn_all(&[(&selections[1], &three), (&selections[2], &three)]).unwrap(),
+            false => selections[1..].iter().map(|selection| agent.learn(selection, &three).unwrap()).collect(),
+        };
+        assert!(updates[0].is_none());
+        let history = updates[1].clone().unwrap();
+        (history.rows, history.gradient_norm)
+    };
+    let ((rows, together), (_, apart)) = (of(true), of(false));
+    assert_eq!(rows, 2 * ROWS);
+    assert!(together > 1.02 * apart, "{together} {apart}");
+}
+
+#[test]
+fn a_wide_vector_of_the_instance_does_not_make_choices_of_noise() {
+    // 400 numbers of the instance and rewards that are noise. In 40 runs each of a simulation, probabilities moved by 0.27 to 0.31 on
+    // average where all features were standardised alike, and by 0.05 to 0.12 where the vector varies by as much as the teachers' own.
+    let layout = Layout { shared: 400, own: 3, teachers: 3 };
+    let policy = PolicyConfig { start: 0.9, ..PolicyConfig::default() };
+    let config = AgentConfig { policy, lr: 0.03, ..AgentConfig::default() };
+    let mut agent = Agent::new(layout, config, DType::F64, &Device::Cpu).unwrap();
+    let states = |number: u64| random(number, (32, layout.features())).unwrap();
+    for number in 0..100 {
+        let selection = agent.choose(&states(number), number as usize).unwrap();
+        let squares = |start, len| {
+            selection
+                .states
+                .narrow(1, start, len)
+                .unwrap()
+                .sqr()
+                .unwrap()
+                .sum_all()
+                .unwrap()
+                .to_scalar::<f64>()
+                .unwrap()
+        };
+        assert!(number == 0 || (squares(0, 400) / squares(400, 9) - 1.0).abs() < 0.5, "batch {number}");
+        let noise: Vec<f64> = (0..32).map(|row| uniform(9, number as usize, row)).collect();
+        agent.learn(&selection, &Tensor::from_vec(noise, 32, &Device::Cpu).unwrap()).unwrap();
+    }
+    let probs = agent.probabilities(&states(999)).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    let moved = probs.iter().map(|prob| (prob - 0.9).abs()).sum::<f64>() / probs.len() as f64;
+    assert!(moved < 0.16, "{moved}");
+}
+
+#[test]
 fn entropy_keeps_a_policy_open() {
     let spread = |entropy| {
         let mut agent = agent(AgentConfig { lr: 0.05, entropy, ..AgentConfig::default() });

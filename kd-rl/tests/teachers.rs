@@ -139,7 +139,7 @@ fn experts_on_slices_are_told_apart_and_no_fixed_weighting_comes_near() {
         fixed.push(fit(&teachers, sample.labels().unwrap()).unwrap());
     }
     for weights in fixed {
-        let (loss, right) = score(&train(300, 12.0, &batches, Some(&mut rivals::fixed(&weights).unwrap())).0);
+        let (loss, right) = score(&train(600, 12.0, &batches, Some(&mut rivals::fixed(&weights).unwrap())).0);
         assert!(loss > 3.0 * mean(&losses) && right < 0.5, "{weights:?}: {loss} nats, {right} right");
     }
 }
@@ -254,14 +254,18 @@ fn every_setting_runs_and_resumes_bit_by_bit() {
         Ok(f64::from(right.mean_all()?.to_scalar::<f32>()?))
     };
     for setting in settings {
+        // Of 16 batches those that are learned from: every so many, the last not where the next one's loss is the reward, and under
+        // reward 3 those until the last measurement.
+        let learned = (0..16).step_by(setting.learn_every).len() - usize::from(setting.timing == Timing::NextBatch);
+        let is_held_out = matches!(setting.reward, Reward::HeldOut { .. });
+        let learned = if is_held_out { 15 / setting.held_out_every * setting.held_out_every + 1 } else { learned };
         let run = |ends: &[usize]| {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("checkpoint");
-            let mut last = None;
+            let (mut last, mut updates) = (None, 0);
             for &end in ends {
                 let variables = Variables::new(0, DType::F32, &Device::Cpu);
                 let (student, objective) = (Table::new(&variables), WeightedTeachers::new(0.2, 0.8, 1.0));
-                let mut updates = 0;
                 let mut policy = reinforced(3, setting).with_held_out(accuracy).with_observer(|_, _| updates += 1);
                 let sgd = SgdConfig { weight_decay: 0.0, ..SgdConfig::with_lr(5.0) };
                 let trainer =
@@ -276,12 +280,60 @@ fn every_setting_runs_and_resumes_bit_by_bit() {
                 let probs = probabilities(&policy, &batches(9999).unwrap()).concat();
                 drop(policy);
                 last = Some((bits(&variables), probs.into_iter().map(f64::to_bits).collect::<Vec<_>>()));
-                assert!(updates >= (end.min(4) - 1) / 3, "{setting:?}");
             }
+            assert_eq!(updates, learned / setting.agent.update_every, "{setting:?}");
             last.unwrap()
         };
         assert_eq!(run(&[2, 7, 11, 16]), run(&[16]), "{setting:?}");
     }
+}
+
+#[test]
+fn a_held_out_accuracy_judges_the_batches_before_it() {
+    // The accuracy alone is the reward. It is measured after batches 0, 4 and 8 and said to be 0.01, 0.02 and 0.03: less the mean
+    // of those before 0.01 and 0.01, and then (0.03 - 0.015) / 0.005 = 3. Batches 1 to 4 wait for the second, 5 to 8 for the third.
+    let held_out = Reward::HeldOut { share: 0.0 };
+    let setting = ReinforcedConfig { reward: held_out, held_out_every: 4, ..config(4) };
+    let variables = Variables::new(0, DType::F32, &Device::Cpu);
+    let (student, objective) = (Table::new(&variables), WeightedTeachers::new(0.2, 0.8, 1.0));
+    let (mut found, mut asked) = (vec![], 0);
+    let measure = |_: &dyn Student| {
+        asked += 1;
+        Ok(f64::from(asked) / 100.0)
+    };
+    let mut policy = reinforced(3, setting).with_held_out(measure);
+    policy = policy.with_observer(|number, update| found.push((number, update.reward)));
+    let sgd = OptimizerConfig::Sgd(SgdConfig { weight_decay: 0.0, ..SgdConfig::with_lr(5.0) });
+    let trainer = Trainer::new(&student, &variables, &objective, TrainerConfig::new(11, sgd)).unwrap();
+    let (batches, mut listen) = (lesson(4, 3, expert, 0.3), |_: &Report| std::ops::ControlFlow::Continue(()));
+    trainer.with_weighting(&mut policy).fit(&batches, None, &mut listen).unwrap();
+    drop(policy);
+    assert_eq!((asked, found.len()), (3, 9), "{found:?}");
+    for (batch, (number, reward)) in found.into_iter().enumerate() {
+        let expected = if batch < 5 { 0.01 } else { 3.0 };
+        assert!(number == batch && (reward - expected).abs() < 1e-6, "batch {number}: {reward}, expected {expected}");
+    }
+}
+
+#[test]
+fn at_the_end_of_a_pass_the_policy_learns_from_all_of_it() {
+    let agent = AgentConfig { update_every: usize::MAX, ..config(4).agent };
+    let variables = Variables::new(0, DType::F32, &Device::Cpu);
+    let (student, objective) = (Table::new(&variables), WeightedTeachers::new(0.2, 0.8, 1.0));
+    let mut found = vec![];
+    let mut policy = reinforced(3, ReinforcedConfig { agent, ..config(4) });
+    policy = policy.with_observer(|number, update| found.push((number, update.rows)));
+    let sgd = OptimizerConfig::Sgd(SgdConfig { weight_decay: 0.0, ..SgdConfig::with_lr(5.0) });
+    let batches = lesson(4, 3, expert, 0.3);
+    for ends in [5, 7] {
+        let trainer = Trainer::new(&student, &variables, &objective, TrainerConfig::new(ends, sgd.clone())).unwrap();
+        let mut listen = |_: &Report| std::ops::ControlFlow::Continue(());
+        trainer.with_weighting(&mut policy).fit(&batches, None, &mut listen).unwrap();
+        policy.end_pass(ends - 1).unwrap();
+        policy.end_pass(ends - 1).unwrap(); // nothing is left
+    }
+    drop(policy);
+    assert_eq!(found, [(4, 5 * ROWS), (6, 7 * ROWS)]);
 }
 
 #[test]
@@ -351,6 +403,20 @@ fn what_does_not_go_together_or_is_missing_is_an_error() {
     let next = ReinforcedConfig { learn_every: 2, timing: Timing::NextBatch, ..base };
     assert!(make(next).contains("`learn_every`: expected 1 where the next batch's loss is the reward, found 2"));
     assert!(make(ReinforcedConfig { reward: Reward::HeldOut { share: 1.5 }, ..base }).contains("`share`"));
+    // The accuracy is one number for all rows and samples of a batch.
+    let held_out = ReinforcedConfig { reward: Reward::HeldOut { share: 0.5 }, ..base };
+    let apart = ReinforcedConfig { learn_every: 2, held_out_every: 3, ..held_out };
+    assert!(make(apart).contains("`held_out_every`: expected a multiple of `learn_every`, 2, found 3"));
+    for baseline in [BaselineConfig::Standardised { decay: 0.9 }, BaselineConfig::LeaveOneOut] {
+        let agent = AgentConfig { baseline, samples: 2, ..base.agent };
+        let message = make(ReinforcedConfig { agent, ..held_out });
+        assert!(message.contains("`baseline`: expected one that compares batches"), "{message}");
+        let whole = ReinforcedConfig { agent, reward: Reward::HeldOut { share: 1.0 }, ..base };
+        assert!(
+            Reinforced::new(2, CLASSES, whole, DType::F32, &Device::Cpu).is_ok(),
+            "without the accuracy nothing cancels"
+        );
+    }
     let none = Reinforced::new(0, CLASSES, base, DType::F32, &Device::Cpu).map(|_| ()).unwrap_err().to_string();
     assert!(none.contains("found 0 features and 0 teachers"), "{none}");
 

@@ -53,7 +53,7 @@ pub enum PairPooling {
 pub enum Combination {
     /// `[u, v]`.
     Concat,
-    /// `[u, v, |u - v|, u · v]`.
+    /// `[u, v, |u - v|, u · v]` (Conneau et al. 2017), of one encoder: those of two have no axes in common.
     ConcatDifferenceProduct,
 }
 

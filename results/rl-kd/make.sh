@@ -3,11 +3,12 @@
 #
 #   results/rl-kd/make.sh DATA OUT STUDENT [TASK...] [-- OPTION...]
 #
-# DATA as for results/teachers/make.sh, whose kept files teach (those that are there, of minilm-l6, e5-small at three rates,
-# distilbert-cased and mpnet); OUT gets every run, TASK-STUDENT.md, TASK-STUDENT.json and plots of whom a policy chooses, which come
-# here. STUDENT is 3-layers or 6-layers (the first of all-MiniLM-L6-v2), or bilstm, which reads pairs and wants VECTORS, a file of
-# word vectors. TASK is mrpc, rte, sst2 or snli; OPTIONs go to rl_kd (--seeds 1,2 --weighting uniform,rl-1, --plan). A policy's
-# states have vectors of all-MiniLM-L6-v2 as it is. Models come from the hub's cache (HF_HOME).
+# DATA as for results/teachers/make.sh, whose kept files teach: those that are there of TEACHERS, if it is not set
+# "minilm-l6 e5-small distilbert-cased mpnet", one fine-tuning of each model. OUT gets every run, TASK-STUDENT.md, TASK-STUDENT.json and
+# plots of whom a policy chooses, which come here. STUDENT is 3-layers or 6-layers (the first of all-MiniLM-L6-v2), or bilstm,
+# which wants VECTORS, a file of word vectors of width 100, and for single texts is the network of
+# examples/models/word_classifier.json. TASK is mrpc, rte, sst2 or snli, without it each; OPTIONs go to rl_kd (--seeds 1,2
+# --weighting uniform,rl-1, --plan). A policy's states have vectors of all-MiniLM-L6-v2 as it is. Models come from the hub's cache (HF_HOME).
 set -euo pipefail
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; exit 2; }
@@ -27,31 +28,32 @@ case $student in
     bilstm) who=(--student bilstm --vectors "${VECTORS:?a file of word vectors}") ;;
     *) usage ;;
 esac
-if [ ${#tasks[@]} -eq 0 ]; then
-    tasks=(mrpc rte snli)
-    [ "$student" = bilstm ] || tasks+=(sst2)
-fi
+[ ${#tasks[@]} -gt 0 ] || tasks=(mrpc rte snli sst2)
 
 # The kept files of a task, separated by commas.
 taught() {
     local files=()
-    for name in minilm-l6 e5-small-2e-5 e5-small-3e-5 e5-small distilbert-cased mpnet; do
+    for name in ${TEACHERS:-minilm-l6 e5-small distilbert-cased mpnet}; do
         file=$here/../teachers/$name-$1.shard
         [ ! -e "$file" ] || files+=("$file")
     done
     (IFS=, && printf '%s' "${files[*]}")
 }
 for task in "${tasks[@]}"; do
-    limit=()
+    limit=() reader=("${who[@]}")
     case $task in
         mrpc) folder=glue/MRPC epochs=10 ;;
         rte) folder=glue/RTE epochs=10 ;;
         snli) folder=snli epochs=4 ;;
-        sst2) folder=glue/SST-2 epochs=4 limit=(--limit-train 10000) ;;
+        sst2)
+            folder=glue/SST-2 epochs=4 limit=(--limit-train 10000)
+            [ "$student" != bilstm ] ||
+                reader=(--student "$here/../../examples/models/word_classifier.json" --vectors "$VECTORS")
+            ;;
         *) usage ;;
     esac
     name=$task-$student
     "$bin/rl_kd" --task "$task" --name "$name" --data "$data/$folder" --teacher "$(taught "$task")" --instances "$encoder" \
-        "${who[@]}" --epochs "$epochs" "${limit[@]}" --out "$out" "$@"
+        "${reader[@]}" --epochs "$epochs" "${limit[@]}" --out "$out" "$@"
     for file in "$out/$name".md "$out/$name".json "$out/$name"-*.svg; do [ ! -e "$file" ] || cp "$file" "$here/"; done
 done

@@ -5,13 +5,15 @@
 //!     --student sentence-transformers/all-MiniLM-L6-v2 --layers 3,6 --instances sentence-transformers/all-MiniLM-L6-v2 --out out/rl-kd
 //! cargo run --release --bin rl_kd -- ... --student bilstm --vectors glove.6B.100d.txt
 //! cargo run --release --bin rl_kd -- ... --student examples/models/word_pair.json                     # a network from a file
-//! cargo run --release --bin rl_kd -- ... --weighting uniform,rl-1 --baseline learned --policy-lr 1e-2   # another setting of the policy
+//! cargo run --release --bin rl_kd -- ... --weighting uniform,rl-1 --baseline learned --search           # another setting of the policy
+//! cargo run --release --bin rl_kd -- ... --weighting uniform,rl-1 --baseline learned --seeds 11,12,13   # confirms it by other students
 //! cargo run --release --bin rl_kd -- ... --plan                                                         # what is left
 //! ```
 //!
 //! `loss = (1 - α) · cross-entropy + α · Σ_k w_k · T² KL(teacher_k ‖ student)` under one head; the ways differ in the weights `w` of a
 //! row alone. Students of one seed start alike and see the same batches. Weights are fitted on one slice, reward 3 is measured on
-//! another, a third chooses the epoch (and the setting, if several are tried), and none of them is what is reported. A policy's
+//! another, a third chooses the epoch (and the setting, if several are tried: `--search` shows no other), and none of them is what is
+//! reported. A policy's
 //! state is a vector of the instance by a frozen encoder (`--instances`, made once), the teachers' probabilities and their
 //! cross-entropies.
 //!
@@ -23,12 +25,13 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{CommandFactory, FromArgMatches, Parser};
+use examples::fine_tune::Keep;
 use examples::multi_teacher::{
     CombinationChoice, DataSet, PoolingChoice, Results, SoftChoice, Source, StudentOptions, TableOptions, TeacherFile,
     TrainingOptions, plan,
 };
 use examples::report;
-use examples::weighting::summary::{self, table_of_lineages};
+use examples::weighting::summary::{self, Row, table_of_lineages};
 use examples::weighting::{Classroom, Comparison, Experiment, Overhead, PolicyOptions, Slices, Wanted, Way, plots};
 
 /// Weigh several teachers of one student in every way, a policy that learns whom to choose among them.
@@ -53,7 +56,8 @@ struct Args {
     /// Weight of the teachers against the labels
     #[arg(long, default_value_t = 0.5)]
     alpha: f64,
-    /// Frozen encoder that makes a vector of each instance for the policy's state: a hub id or a folder; none without
+    /// Frozen encoder that makes a vector of each instance for the policy's state: a hub id (its revision main) or a folder; none
+    /// without
     #[arg(long)]
     instances: Option<String>,
     /// Training examples, at least, that reward 3 is measured on; a twentieth of them where that is more
@@ -74,6 +78,10 @@ struct Args {
     /// Name of the tables in --out; the task's without it
     #[arg(long)]
     name: Option<String>,
+    /// Settings are tried: show the scores on what chooses, and none of what is reported. The setting that is found is to be confirmed
+    /// by other --seeds without this
+    #[arg(long)]
+    search: bool,
     /// Only say what is done and what is left, and how long that takes
     #[arg(long)]
     plan: bool,
@@ -111,12 +119,12 @@ fn main() -> Result<()> {
     }
 
     let results = folder("runs")?;
+    let pass = classroom.taught.set.learn.len().div_ceil(settings.batch_size);
+    let policy = args.policy.config(args.training.temperature, pass);
     let students = args.training.students();
     if students.is_some() {
         source.check_saved(&settings, 1)?;
     }
-    let pass = classroom.taught.set.learn.len().div_ceil(settings.batch_size);
-    let policy = args.policy.config(args.training.temperature, pass)?;
     let of_shape = |pupil| Experiment {
         classroom: &classroom,
         pupil,
@@ -134,15 +142,20 @@ fn main() -> Result<()> {
     };
     let experiments = pupils.into_iter().map(of_shape).collect();
     let comparison = Comparison { experiments, ways, seeds: args.training.seeds.clone() };
+    comparison.check()?;
     if args.plan {
         println!("{}", plan::table(&comparison.plan()?));
         return Ok(());
     }
 
     comparison.run()?;
-    let rows = comparison.rows()?;
     let (set, names) = (&classroom.taught.set, classroom.teachers());
-    let lineages = summary::lineages(&rows, &names, set);
+    let mut rows = comparison.rows()?;
+    let mut lineages = summary::lineages(&rows, &names, set);
+    if args.search {
+        lineages.clear();
+        rows = rows.into_iter().filter_map(Row::without_reported).collect();
+    }
     let name = args.name.as_ref().unwrap_or(&args.task);
     let mut overheads = Vec::new();
     for experiment in &comparison.experiments {
@@ -155,7 +168,7 @@ fn main() -> Result<()> {
         }
     }
 
-    let title = format!(
+    let mut title = format!(
         "{}. Updates of every student: {}; weight of the teachers {}, temperature {}. Seeds: {:?}; differences are paired by seed, in \
          points, with 95 % confidence intervals by Student's t over the seeds: one in twenty misses, and other test examples are \
          not in them.",
@@ -165,9 +178,23 @@ fn main() -> Result<()> {
         args.training.temperature,
         args.training.seeds
     );
+    let ways = &comparison.ways;
+    if ways.contains(&Way::LinUcb) && ways.iter().any(|way| way.reward(0.0).is_some()) {
+        let PolicyOptions { learn_every, warm_up, .. } = args.policy;
+        title += &format!(
+            " A policy learns from one batch in {learn_every} after a warm-up of {warm_up} passes, lin-ucb from every batch and from \
+             the first one on."
+        );
+    }
+    if names.len() == 1 {
+        title += " There is one teacher, so every way that has one is the same but for chance.";
+    }
+    if args.search {
+        title += " Settings are tried: nothing of what is reported is shown.";
+    }
     let (mut text, mut markdown) = (String::new(), String::new());
     for (about, (header, cells)) in [
-        (title.as_str(), summary::table(&rows, set)),
+        (title.as_str(), summary::table(&rows, set, !args.search)),
         ("Does the stronger teacher make the better student?", table_of_lineages(&lineages)),
     ] {
         if !cells.is_empty() {
@@ -201,6 +228,12 @@ impl Args {
         let temperature = self.training.temperature;
         if !(temperature.is_finite() && temperature > 0.0) {
             bail!("--temperature: expected a number above 0, found {temperature}");
+        }
+        if self.search && matches!(self.training.keep, Keep::Last) {
+            bail!("--search: expected scores on what chooses, which --keep last has none of");
+        }
+        if self.training.centre {
+            bail!("--centre: expected nothing, a divergence does not see what is added to a row's logits");
         }
         Ok(())
     }

@@ -34,6 +34,8 @@ pub struct DataSet {
     pub labels: Vec<u32>,
     /// To choose the best epoch on, with a name; none where the last is kept.
     pub choose: Option<(&'static str, Examples)>,
+    /// Training examples behind the limit, for slices that are apart from those to learn from.
+    pub spare: Examples,
     /// To report.
     pub report: Vec<(Part, Examples)>,
     /// A digest of all of it.
@@ -57,11 +59,16 @@ impl DataSet {
         if task.kind != TaskKind::Classification {
             bail!("{name}: expected a task of one class a text, found {:?}", task.kind);
         }
-        let data = Data::new(task, limit, |task, part| match task.path(folder, part) {
+        // All of it is read before the limit cuts it.
+        let limit_of_data = limit.filter(|&limit| limit == 0);
+        let data = Data::new(task, limit_of_data, |task, part| match task.path(folder, part) {
             None if part == Part::Test => Ok(None),
             _ => Ok(Some(task.read_part(folder, part)?)),
         })?;
-        let Data { task, classes, train, others } = data;
+        let Data { task, classes, mut train, others } = data;
+        let limit = limit.unwrap_or(usize::MAX).min(train.len());
+        let spare = select(&train, &(limit..train.len()).collect::<Vec<_>>())?;
+        train.truncate(limit);
         let report: Vec<(Part, Examples)> = others.into_iter().filter(|(_, examples)| examples.is_labelled()).collect();
         let has_test = report.iter().any(|(part, _)| *part == Part::Test);
         let (learn, choose) = match keep {
@@ -80,7 +87,7 @@ impl DataSet {
         }
         let labels = classes_of(&task, &learn, &classes)?;
         let digest = digest_of(&learn, choose.as_ref(), &report, &classes);
-        Ok(Self { name: name.to_string(), task, classes, learn, labels, choose, report, digest })
+        Ok(Self { name: name.to_string(), task, classes, learn, labels, choose, spare, report, digest })
     }
 
     /// How the best epoch is chosen and what is reported, for people.

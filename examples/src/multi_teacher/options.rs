@@ -106,9 +106,10 @@ impl StudentOptions {
     /// # Errors
     /// If it is none.
     pub fn of_encoder(&self, encoder: &str, pooling: Option<PoolingChoice>) -> Result<Self> {
-        let student = encoder.to_string();
+        let (student, revision) = (encoder.to_string(), "main".to_string());
+        let (layers, vectors, words, combination) = (None, None, None, None);
         let options =
-            Self { student, layers: None, pooling, vectors: None, words: None, combination: None, ..self.clone() };
+            Self { student, revision, layers, pooling, vectors, words, combination, bf16: false, ..self.clone() };
         if options.is_bilstm() || options.file().is_some() {
             bail!("expected a pretrained encoder to make vectors of texts, found {encoder}");
         }
@@ -151,7 +152,7 @@ impl StudentOptions {
 pub enum CombinationChoice {
     /// [u, v], as TMKD's BiLSTM may have it
     Concat,
-    /// [u, v, |u - v|, u · v], which sees whether the texts are alike
+    /// [u, v, |u - v|, u · v], which sees whether the texts are alike; one BiLSTM reads both
     ConcatDifferenceProduct,
 }
 

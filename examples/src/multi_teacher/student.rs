@@ -62,7 +62,7 @@ pub struct Built {
 pub enum Body {
     /// The first layers of an encoder.
     Encoder(Box<Representation>),
-    /// Two BiLSTMs over words.
+    /// One or two BiLSTMs over words.
     Words(Box<PairEncoder>),
     /// The network of a file, without its outputs.
     Network(Box<Network>),

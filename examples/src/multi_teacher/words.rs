@@ -70,7 +70,10 @@ impl Words {
         ]);
         let lookup = Lookup::new(words, Vec::new(), true, 1)?;
         let config = PairEncoderConfig::new(lookup.word_rows());
-        let config = PairEncoderConfig { word_width: width.unwrap_or(config.word_width), combination, ..config };
+        // A difference and a product say something of two vectors if one encoder made both (Conneau et al. 2017).
+        let shared = combination == Combination::ConcatDifferenceProduct;
+        let word_width = width.unwrap_or(config.word_width);
+        let config = PairEncoderConfig { word_width, combination, shared, ..config };
         let first = lookup.word_rows() - lookup.words().len();
         let vectors = values.chunks(config.word_width).enumerate();
         let vectors = vectors.map(|(place, vector)| (first + place, vector.to_vec())).collect();
@@ -214,6 +217,7 @@ impl Encode for EncodedPairs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kd_core::model::{Mode, Represent};
     use kd_data::example::Dataset;
 
     fn pairs(texts: &[(&str, Option<&str>)]) -> Examples {
@@ -254,6 +258,23 @@ mod tests {
         let alone = Words::open(Some(&path), 2, Combination::Concat, &[]).unwrap().build(2, &Device::Cpu).unwrap().1;
         variables.named().iter().for_each(|(_, var)| var.set(&var.zeros_like().unwrap()).unwrap());
         assert_eq!(all(&words.build(2, &Device::Cpu).unwrap().1), all(&alone));
+    }
+
+    #[test]
+    fn where_vectors_are_compared_the_same_text_is_twice_the_same_vector() {
+        let train = pairs(&[("a b a", Some("b a"))]);
+        let of = |combination| {
+            let words = Words::open(None, 10, combination, &[&train]).unwrap();
+            let tokens = words.encode("test", &pairs(&[("a b", Some("a b"))]), 5, &Device::Cpu).unwrap();
+            let (encoder, _) = words.build(1, &Device::Cpu).unwrap();
+            let vector = encoder.represent(&tokens.collate(&[0]).unwrap(), Mode::Eval).unwrap();
+            (vector.to_vec2::<f32>().unwrap().remove(0), 2 * encoder.config().hidden)
+        };
+        let (vector, width) = of(Combination::ConcatDifferenceProduct);
+        assert_eq!(vector[..width], vector[width..2 * width]);
+        assert!(vector[2 * width..3 * width].iter().all(|difference| *difference == 0.0), "|u - v| of equal texts");
+        let (apart, width) = of(Combination::Concat);
+        assert_ne!(apart[..width], apart[width..], "TMKD's two encoders");
     }
 
     #[test]

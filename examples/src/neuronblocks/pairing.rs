@@ -14,7 +14,8 @@ use serde_json::Value;
 use super::configuration::{Configuration, Problem};
 
 /// Losses that read classes; the others read numbers.
-const OF_CLASSES: [&str; 6] = ["CrossEntropyLoss", "NLLLoss", "NLLLoss2d", "FocalLoss", "MultiMarginLoss", "CRFLoss"];
+pub const OF_CLASSES: [&str; 6] =
+    ["CrossEntropyLoss", "NLLLoss", "NLLLoss2d", "FocalLoss", "MultiMarginLoss", "CRFLoss"];
 
 /// What the losses say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +114,7 @@ pub fn compared_with(configuration: &Configuration, target: &str) -> Option<Stri
 }
 
 /// Type and inputs of each loss.
-fn losses(configuration: &Configuration) -> impl Iterator<Item = (&str, Vec<&str>)> {
+pub fn losses(configuration: &Configuration) -> impl Iterator<Item = (&str, Vec<&str>)> {
     let list = configuration.loss()["losses"].as_array().map(Vec::as_slice).unwrap_or_default();
     list.iter().map(|loss| {
         let inputs = loss["inputs"].as_array().map(Vec::as_slice).unwrap_or_default();

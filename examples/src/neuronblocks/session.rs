@@ -98,6 +98,7 @@ pub fn train(flags: &flags::Train) -> Result<()> {
     let predictions = predictions.unwrap_or_else(|| base.join(&configuration.outputs.predict_output_name));
 
     let sketch = Blueprint::of(&configuration, None).with_context(|| configuration.path.display().to_string())?;
+    sketch.check_learning(&configuration).with_context(|| configuration.path.display().to_string())?;
     warn(configuration.warnings.iter().cloned().chain(sketch.warnings(&configuration)));
     if paths.valid.is_none() {
         let why = "the test set chooses the model and its words are known, so that no set is left to report";

@@ -31,6 +31,15 @@ impl Comparison<'_> {
         self.seeds.iter().flat_map(of_seed).collect()
     }
 
+    /// Checks every way before the first run.
+    ///
+    /// # Errors
+    /// Those of [`Experiment::check`].
+    pub fn check(&self) -> Result<()> {
+        let first = self.experiments.first().context("expected at least one student, found none")?;
+        self.ways.iter().try_for_each(|&way| first.check(way))
+    }
+
     /// Makes every run that is not there. What other processes are at is left to them, and waited for in the end.
     ///
     /// # Errors
@@ -87,7 +96,8 @@ impl Comparison<'_> {
         for experiment in &self.experiments {
             for &way in &self.ways {
                 let records = self.records(experiment, way)?;
-                rows.push(Row::of_students(way.shown(&teachers), experiment.pupil.name(), &self.seeds, &records));
+                let (shown, shape) = (way.shown(&teachers), experiment.pupil.name());
+                rows.push(Row::of_students(shown, shape, &self.seeds, &records, experiment.warm_up()));
             }
         }
         summary::compare(&mut rows, &first.classroom.taught.set);

@@ -16,7 +16,7 @@ use kd_core::weighting::TeacherWeighting;
 use kd_data::batches::{BatchPlan, DEFAULT_POOL};
 use kd_data::encode::Encode;
 use kd_rl::agent::AgentConfig;
-use kd_rl::reinforced::{Reinforced, ReinforcedConfig};
+use kd_rl::reinforced::{Reinforced, ReinforcedConfig, Reward};
 use kd_rl::rivals;
 use kd_rl::state::features;
 use serde::{Deserialize, Serialize};
@@ -125,11 +125,34 @@ impl Experiment<'_> {
         if self.set().choose.is_some() { self.settings.epochs } else { 0 }
     }
 
+    /// Updates in which a policy chooses nothing.
+    pub fn warm_up(&self) -> usize {
+        self.policy.agent.warm_up
+    }
+
     /// The policy of a run, if it has one.
     fn policy_of(&self, run: &Run) -> Option<ReinforcedConfig> {
         let reward = run.way.reward(self.reward_share)?;
-        let agent = AgentConfig { seed: run.seed, ..self.policy.agent };
-        Some(ReinforcedConfig { reward, agent, ..self.policy })
+        let policy =
+            ReinforcedConfig { reward, agent: AgentConfig { seed: run.seed, ..self.policy.agent }, ..self.policy };
+        // What the reward does not read decides nothing, and makes no run of its own.
+        Some(match reward {
+            Reward::Gold => ReinforcedConfig { temperature: 1.0, held_out_every: 1, ..policy },
+            Reward::GoldAndTeachers => ReinforcedConfig { held_out_every: 1, ..policy },
+            Reward::HeldOut { .. } => policy,
+        })
+    }
+
+    /// Checks that the policy of `way` can be made, if it has one: before others are trained.
+    ///
+    /// # Errors
+    /// If its settings are out of range or do not go together; the message names the way and the settings.
+    pub fn check(&self, way: Way) -> Result<()> {
+        let Some(config) = self.policy_of(&Run { way, seed: 0 }) else { return Ok(()) };
+        let (teachers, classes) = (self.classroom.taught.teachers.len(), self.set().classes.len());
+        Reinforced::new(teachers, classes, config, DType::F32, &Device::Cpu)
+            .with_context(|| format!("{} (leave it out of --weighting, or change the setting)", way.name()))?;
+        Ok(())
     }
 
     fn cap(&self) -> f64 {

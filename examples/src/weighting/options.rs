@@ -1,6 +1,5 @@
 //! What the command line asks of a policy and of its rivals.
 
-use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use kd_rl::agent::AgentConfig;
 use kd_rl::baseline::BaselineConfig;
@@ -11,8 +10,8 @@ use kd_rl::selection::Choice;
 /// The policy of `rl-1`, `rl-2` and `rl-3`, and the numbers of two rivals.
 #[derive(Debug, Clone, Args)]
 pub struct PolicyOptions {
-    /// Learning rate of the policy
-    #[arg(long, default_value_t = 1e-3)]
+    /// Learning rate of the policy: an update moves each of its weights by about so much, and there are as few as a hundred
+    #[arg(long, default_value_t = 3e-2)]
     pub policy_lr: f64,
     /// Probability of every teacher at the start; 0.9 begins close to all alike
     #[arg(long, default_value_t = 0.9)]
@@ -47,13 +46,14 @@ pub struct PolicyOptions {
     /// Batches between two whose rewards are asked for, which costs a forward pass
     #[arg(long, default_value_t = 8)]
     pub learn_every: usize,
-    /// Such batches between two updates of the policy
+    /// Such batches between two updates of the policy; what is left at the end of a pass makes one too
     #[arg(long, default_value_t = 1)]
     pub update_every: usize,
     /// Update the policy at the end of each pass instead, as in the paper
     #[arg(long, conflicts_with = "update_every")]
     pub update_per_pass: bool,
-    /// Batches between two measurements of reward 3's accuracy
+    /// Batches between two measurements of reward 3's accuracy, which all that were learned from in between wait for; a multiple of
+    /// --learn-every
     #[arg(long, default_value_t = 64)]
     pub held_out_every: usize,
     /// Passes with all teachers before the policy chooses
@@ -117,18 +117,10 @@ pub enum TimingChoice {
 impl PolicyOptions {
     /// The policy of students that learn at `temperature` in passes of `pass` batches, without its reward and its seed.
     ///
-    /// # Errors
-    /// If the number of batches between measurements and rewards do not go together.
-    pub fn config(&self, temperature: f64, pass: usize) -> Result<ReinforcedConfig> {
+    /// What is out of range or does not go together, [`Experiment::check`](super::Experiment::check) says of a way's.
+    pub fn config(&self, temperature: f64, pass: usize) -> ReinforcedConfig {
         let decay = 0.9; // about ten batches
-        if !self.held_out_every.is_multiple_of(self.learn_every.max(1)) {
-            let (every, learn) = (self.held_out_every, self.learn_every);
-            bail!("--held-out-every: expected a multiple of --learn-every, {learn}, found {every}");
-        }
-        let update_every = match self.update_per_pass {
-            true => pass.div_ceil(self.learn_every.max(1)),
-            false => self.update_every,
-        };
+        let update_every = if self.update_per_pass { usize::MAX } else { self.update_every };
         let policy = PolicyConfig {
             form: self.policy_hidden.map_or(Form::Linear, |hidden| Form::Mlp { hidden }),
             scope: match self.policy_scope {
@@ -159,7 +151,7 @@ impl PolicyOptions {
             warm_up: self.warm_up * pass,
             ..AgentConfig::default()
         };
-        Ok(ReinforcedConfig {
+        ReinforcedConfig {
             agent,
             reward: Reward::Gold,
             timing: match self.reward_timing {
@@ -171,6 +163,6 @@ impl PolicyOptions {
             labels_in_state: !self.without_labels,
             held_out_every: self.held_out_every,
             learn_every: self.learn_every,
-        })
+        }
     }
 }

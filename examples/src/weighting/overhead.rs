@@ -1,7 +1,8 @@
 //! What a weighting adds to a step: two students take turns, one under all teachers alike and one under the weighting.
 //!
 //! They make the same steps in blocks of the same length, one after the other, so that whatever else a machine does slows both. A
-//! block is as long as the weighting's longest period; the share is the median over blocks.
+//! block is as long as the weighting's longest period; the share is the median over blocks. There is no warm-up, in which a
+//! policy neither draws nor learns.
 
 use std::time::Instant;
 
@@ -9,6 +10,9 @@ use anyhow::{Context, Result};
 use kd_core::trainer::Trainer;
 use kd_core::weighting::TeacherWeighting;
 use serde::{Deserialize, Serialize};
+
+use kd_rl::agent::AgentConfig;
+use kd_rl::reinforced::ReinforcedConfig;
 
 use super::Way;
 use super::experiment::{Experiment, Run};
@@ -35,12 +39,14 @@ pub struct Overhead {
     pub block: usize,
     /// Pairs of blocks.
     pub blocks: usize,
+    /// Updates of the policy in the meantime, if there is one.
+    pub updates: Option<usize>,
 }
 
 impl Overhead {
     /// For people: `rl-1 costs 7.9 % …`.
     pub fn line(&self) -> String {
-        let Self { way, student, uniform_ms, ms, share, block, blocks } = self;
+        let Self { way, student, uniform_ms, ms, share, block, blocks, .. } = self;
         format!(
             "{way} on {student}: {:+.1} % of a step ({ms:.1} ms against {uniform_ms:.1} ms of uniform; median of {blocks} blocks of \
              {block} steps)",
@@ -54,6 +60,8 @@ impl Overhead {
     /// # Errors
     /// If a student cannot be built or trained, Ctrl-C was pressed, or a file cannot be read or written.
     pub fn of(experiment: &Experiment<'_>, way: Way, results: &Results, seconds: f64) -> Result<Option<Self>> {
+        let agent = AgentConfig { warm_up: 0, ..experiment.policy.agent };
+        let experiment = &Experiment { policy: ReinforcedConfig { agent, ..experiment.policy }, ..*experiment };
         let (name, run) = experiment.name(&Run { way, seed: 0 });
         let decides = serde_json::json!({ "run": run, "device": name_of_device(experiment.device) });
         let readable = name.rsplit_once('-').map_or(name.as_str(), |(readable, _)| readable);
@@ -70,7 +78,7 @@ impl Overhead {
         let students = [experiment.build(seed)?, experiment.build(seed)?];
         let mut watches = [experiment.watch(&uniform, &students[0])?, experiment.watch(&own, &students[1])?];
         let [first, second] = &mut watches;
-        experiment.with_course(&uniform, &students[0], "uniform", |alike| {
+        let mut measured = experiment.with_course(&uniform, &students[0], "uniform", |alike| {
             experiment.with_course(&own, &students[1], "own", |other| {
                 let mut trainers = [trainer(alike, first)?, trainer(other, second)?];
                 let mut times: Vec<[f64; 2]> = Vec::new();
@@ -95,7 +103,7 @@ impl Overhead {
                 }
                 let times = &times[1..];
                 let median_of = |of: &dyn Fn(&[f64; 2]) -> f64| median(times.iter().map(of).collect());
-                Ok(Self {
+                anyhow::Ok(Self {
                     way: way.name(),
                     student: experiment.pupil.name(),
                     uniform_ms: 1e3 * median_of(&|pair| pair[0])?,
@@ -103,9 +111,14 @@ impl Overhead {
                     share: median_of(&|pair| pair[1] / pair[0])? - 1.0,
                     block,
                     blocks: times.len(),
+                    updates: None,
                 })
             })
-        })
+        })?;
+        let [_, own] = watches;
+        let told = own.context("a weighting to be timed")?.finish(measured.block * (measured.blocks + 1))?.1;
+        measured.updates = told.map(|told| told.updates);
+        Ok(measured)
     }
 }
 

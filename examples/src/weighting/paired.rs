@@ -38,11 +38,6 @@ impl Paired {
             Some(half) => format!("{} [{}, {}]", signed(self.mean), signed(self.mean - half), signed(self.mean + half)),
         }
     }
-
-    /// Whether 0 lies outside the interval.
-    pub fn is_sure(&self) -> bool {
-        self.half_width.is_some_and(|half| self.mean.abs() > half)
-    }
 }
 
 /// The t with `P(|T| ≤ t) = 0.95` for Student's distribution of `degrees` degrees of freedom, ≥ 1.
@@ -95,10 +90,9 @@ mod tests {
         let paired = Paired::of(&[0.01, 0.03, 0.01, 0.03, 0.02]).unwrap();
         assert!((paired.mean - 0.02).abs() < 1e-12);
         assert!((paired.half_width.unwrap() - 0.012_417).abs() < 1e-5, "{paired:?}");
-        assert!(paired.is_sure());
         assert_eq!(paired.points(), "+2.0 [+0.8, +3.2]");
         let one = Paired::of(&[-0.01]).unwrap();
-        assert_eq!((one.points().as_str(), one.is_sure()), ("-1.0", false));
+        assert_eq!(one.points(), "-1.0");
         assert!(Paired::of(&[]).is_none());
     }
 }

@@ -37,6 +37,10 @@ pub struct Row {
     pub pace: Option<f64>,
     /// Runs whose policy had stopped to choose.
     pub collapsed: usize,
+    /// Runs whose kept weights are of the warm-up, in which a policy chooses nothing: they are those of `uniform`.
+    pub unchosen: usize,
+    /// Updates of the policy in each run that has one.
+    pub updates: Vec<usize>,
 }
 
 impl Row {
@@ -52,6 +56,8 @@ impl Row {
             parameters: None,
             pace: None,
             collapsed: 0,
+            unchosen: 0,
+            updates: Vec::new(),
         }
     }
 
@@ -64,20 +70,29 @@ impl Row {
         }
     }
 
+    /// A student's without what is reported; none of what is no student's.
+    pub fn without_reported(self) -> Option<Self> {
+        self.student.is_some().then(|| Self { values: Values::new(), over_uniform: None, ..self })
+    }
+
     /// The values of a metric on a part.
     pub fn of(&self, part: &str, metric: &str) -> &[f64] {
         self.values.get(part).and_then(|metrics| metrics.get(metric)).map_or(&[], Vec::as_slice)
     }
 
-    /// The students of a way; `records` by seed.
-    pub fn of_students(way: String, student: String, seeds: &[u64], records: &[Record]) -> Self {
+    /// The students of a way; `records` by seed, policies with a warm-up of so many updates of the student.
+    pub fn of_students(way: String, student: String, seeds: &[u64], records: &[Record], warm_up: usize) -> Self {
         let mut row = Self::new(way, Some(student));
         row.seeds = seeds.to_vec();
         for record in records {
             row.add(&record.scores);
             row.chosen.extend(record.chosen);
             row.parameters = Some(record.parameters);
-            row.collapsed += usize::from(record.policy.as_ref().is_some_and(|policy| policy.collapsed.is_some()));
+            if let Some(policy) = &record.policy {
+                row.collapsed += usize::from(policy.collapsed.is_some());
+                row.unchosen += usize::from(record.kept_step <= warm_up);
+                row.updates.push(policy.updates);
+            }
         }
         let took: Vec<f64> =
             records.iter().filter_map(|record| Some(record.pace.per_step? * record.steps as f64)).collect();
@@ -132,19 +147,23 @@ fn differences(row: &Row, values: &[f64], other: &Row, others: &[f64]) -> Option
     Paired::of(&pairs.filter_map(|(seed, value)| Some(value - by_seed.get(seed)?)).collect::<Vec<_>>())
 }
 
-/// Header and cells of the table of all rows.
-pub fn table(rows: &[Row], set: &DataSet) -> (Vec<String>, Vec<Vec<String>>) {
-    let columns: Vec<(&str, &str)> = set
-        .report
-        .iter()
-        .flat_map(|(part, _)| set.task.metrics.iter().map(|metric| (part.name(), metric.name())))
-        .collect();
+/// Header and cells of the table of all rows; with `reported` what is reported too, not only what chose.
+pub fn table(rows: &[Row], set: &DataSet, reported: bool) -> (Vec<String>, Vec<Vec<String>>) {
+    let parts = if reported { set.report.as_slice() } else { &[] };
+    let columns: Vec<(&str, &str)> =
+        parts.iter().flat_map(|(part, _)| set.task.metrics.iter().map(|metric| (part.name(), metric.name()))).collect();
     let mut header: Vec<String> = ["weighting", "student", "seeds"].map(String::from).to_vec();
     if let Some((name, _)) = &set.choose {
         header.extend([format!("{name} (chose)"), "over uniform".to_string()]);
     }
     header.extend(columns.iter().map(|(part, metric)| format!("{part} {}", metric.replace('_', " "))));
-    header.push("over uniform".to_string());
+    if reported {
+        header.push("over uniform".to_string());
+    }
+    let has_updates = rows.iter().any(|row| !row.updates.is_empty());
+    if has_updates {
+        header.push("updates of the policy".to_string());
+    }
     let spread = |values: &[f64]| match values {
         [] => String::new(),
         values => percent(Spread::of(values), values.len()),
@@ -152,13 +171,25 @@ pub fn table(rows: &[Row], set: &DataSet) -> (Vec<String>, Vec<Vec<String>>) {
     let paired = |paired: &Option<Paired>| paired.map_or(String::new(), |paired| paired.points());
     let cells = |row: &Row| {
         let seeds = if row.student.is_some() { row.seeds.len().to_string() } else { String::new() };
-        let mark = if row.collapsed > 0 { format!(" ({} collapsed)", row.collapsed) } else { String::new() };
+        let marks = [(row.collapsed, "collapsed"), (row.unchosen, "kept of the warm-up")];
+        let marks = marks.into_iter().filter(|(runs, _)| *runs > 0);
+        let mark: String = marks.map(|(runs, mark)| format!(" ({runs} {mark})")).collect();
         let mut cells = vec![format!("{}{mark}", row.way), row.student.clone().unwrap_or_default(), seeds];
         if set.choose.is_some() {
             cells.extend([spread(&row.chosen), paired(&row.chosen_over_uniform)]);
         }
         cells.extend(columns.iter().map(|(part, metric)| spread(row.of(part, metric))));
-        cells.push(paired(&row.over_uniform));
+        if reported {
+            cells.push(paired(&row.over_uniform));
+        }
+        if has_updates {
+            let (least, most) = (row.updates.iter().min(), row.updates.iter().max());
+            cells.push(match least.zip(most) {
+                None => String::new(),
+                Some((least, most)) if least == most => least.to_string(),
+                Some((least, most)) => format!("{least} to {most}"),
+            });
+        }
         cells
     };
     (header, rows.iter().map(cells).collect())

@@ -114,10 +114,13 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Ends a pass after `step` batches, if one has begun.
+    /// Ends a pass after `step` batches, if one has begun: a policy learns what is left of it.
     fn end_pass(&mut self, step: usize) -> Result<()> {
         if self.seen.rows.is_empty() {
             return Ok(());
+        }
+        if let Watched::Policy(policy, ..) = &mut self.weighting {
+            policy.end_pass(step - 1)?;
         }
         let (sums, rows) = (std::mem::take(&mut self.seen.sums), std::mem::take(&mut self.seen.rows));
         let weights = means(sums, &rows);
