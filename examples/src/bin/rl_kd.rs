@@ -23,7 +23,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use examples::fine_tune::Keep;
 use examples::multi_teacher::{
