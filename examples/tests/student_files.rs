@@ -516,7 +516,7 @@ fn every_part_of_what_is_wrong_is_named() {
         "failed",
         &format!("--layers 1 --max-len 14 --instances {}", pair_of.display()),
     ));
-    assert!(message.contains("expected a pretrained encoder to make vectors of texts, found"), "{message}");
+    assert!(message.contains("--instances: expected a pretrained encoder, found"), "{message}");
     let message = failure(room.command("tmkd", &checkpoint("bert"), "failed", "--words 9"));
     assert!(message.contains("--words: expected bilstm or FILE.json as --student, found"), "{message}");
 

@@ -169,7 +169,7 @@ impl Design {
             READING.into_iter().filter_map(|key| Some((key.to_string(), value["training_params"].get(key)?.clone())));
         let mut checkpoints = Vec::new();
         for (_, block) in encoder_block::blocks(self.configuration.architecture())? {
-            let files = block.files().map_err(anyhow::Error::msg)?;
+            let files = block.files(None).map_err(anyhow::Error::msg)?;
             let files = files.weights.iter().chain([&files.tokenizer, &files.config]);
             checkpoints.push(digest::of_parts(files.map(digest::of_file).collect::<kd_data::Result<Vec<_>>>()?));
         }
