@@ -236,7 +236,7 @@ fn what_nothing_trains_is_found_before_there_is_data() {
     // A column of numbers is one number of each example.
     let (passes, found) = check(&|changed| {
         (changed["inputs"]["dataset_type"], changed["inputs"]["target"]) = (json!("regression"), json!(["soft"]));
-        changed["metrics"] = json!(["MSE"]);
+        (changed["metrics"], changed["outputs"]["predict_fields"]) = (json!(["MSE"]), json!(["prediction"]));
         changed["loss"]["losses"] = json!([{"type": "MSELoss", "conf": {}, "inputs": ["output", "soft"]}]);
     });
     let expected = "loss.losses[0].inputs[0]: expected one number for that of `soft`, (batch, 1), found (batch, 2)";
@@ -262,7 +262,7 @@ fn classes_are_counted_where_the_file_says_how_many() {
         {"layer_id": "output", "layer": "CRF", "conf": {}, "inputs": ["tags"], "output_layer_flag": true}
     ]);
     tagger["loss"]["losses"][0]["type"] = json!("CRFLoss");
-    tagger["metrics"] = json!(["seq_tag_f1"]);
+    (tagger["metrics"], tagger["outputs"]["predict_fields"]) = (json!(["seq_tag_f1"]), json!(["prediction"]));
     let output = String::from_utf8_lossy(&succeed(fresh(&tagger).command("check")).stdout).into_owned();
     assert!(output.contains("target label: 9 classes"), "{output}");
 }

@@ -67,11 +67,6 @@ impl Design {
         }
         let blueprint = Blueprint::of(&configuration, None)?;
         let reading = Reading { targets: Vec::new(), ..blueprint.reading(&configuration, true)? };
-        if problem == Problem::SequenceTagging && reading.branches.iter().any(|branch| branch.max_len.is_some()) {
-            bail!(
-                "training_params: expected neither max_lengths nor fixed_lengths, for every word has a tag, found one"
-            );
-        }
         let is_read = |name: &&String| {
             !inputs.target.contains(name) && inputs.model_inputs.iter().any(|(_, columns)| columns.contains(name))
         };
