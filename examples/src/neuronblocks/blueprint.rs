@@ -281,7 +281,7 @@ fn cleaning(steps: &[Preprocessing]) -> Cleaning {
 }
 
 /// Number of classes of `target` by the weights that its loss gives them.
-fn weighted_classes(configuration: &Configuration, target: &str) -> Option<usize> {
+pub(super) fn weighted_classes(configuration: &Configuration, target: &str) -> Option<usize> {
     let losses = configuration.loss()["losses"].as_array()?;
     let of_target =
         |loss: &&Value| loss["inputs"].as_array().and_then(|inputs| inputs.last()?.as_str()) == Some(target);

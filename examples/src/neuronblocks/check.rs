@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use kd_students::plan::Target;
 use serde_json::Value;
 
-use super::blueprint::Blueprint;
+use super::blueprint::{Blueprint, weighted_classes};
 use super::configuration::Configuration;
 use super::draw::{Node, Role, svg};
 use super::pairing;
@@ -50,8 +50,11 @@ impl Checked {
         warnings.extend(blueprint.warnings(configuration));
         let target = |target: &Target| match target.classes {
             None => format!("target {}: no classes", target.name),
-            Some(_) if takes_classes_of_data(configuration, &blueprint, &target.name) => {
-                format!("target {}: as many classes as the data has", target.name)
+            Some(classes) if takes_classes_of_data(configuration, &blueprint, &target.name) => {
+                match weighted_classes(configuration, &target.name) {
+                    Some(_) => format!("target {}: {classes} classes, by the weights of its loss", target.name),
+                    None => format!("target {}: as many classes as the data has", target.name),
+                }
             }
             Some(classes) => {
                 format!("target {}: {classes} classes, by the layer that is compared with it", target.name)

@@ -106,7 +106,6 @@ fn what_is_wrong_is_named_with_its_path() {
             json!(["prediction", "odds"]),
             "outputs.predict_fields[1]: expected prediction, confidence or confidence@CLASS, found `odds`",
         ),
-        ("/outputs/answer", json!([]), "outputs.answer: expected at least one output layer, found none"),
         ("/training_params/batch_size", json!(0), "training_params.batch_size: expected at least 1, found 0"),
         (
             "/training_params/batch_size",
