@@ -12,6 +12,7 @@ use kd_students::split_words;
 use serde_json::json;
 
 use crate::device::DeviceChoice;
+use crate::neuronblocks::model;
 
 /// Texts read before they are answered together.
 const CHUNK: usize = 256;
@@ -48,6 +49,14 @@ fn precision(name: &str) -> Result<Precision, String> {
 /// Reads texts line by line and prints one JSON object for each: `words`, `tags` and `entities`, or `class` and
 /// `probability`. An empty line gives an empty answer.
 pub fn run(args: &PredictArgs) -> Result<()> {
+    if model::is_there(&args.model) {
+        let folder = args.model.display();
+        bail!(
+            "{folder}: expected a student's folder, found that of a network from a file: neuronblocks predict --conf_path \
+             {folder}/{} --previous_model_path {folder} asks it",
+            model::CONFIGURATION
+        );
+    }
     let bundle = Bundle::load_in(&args.model, &args.device.open()?, args.precision)?;
     let (name, input): (String, Box<dyn Read>) = match &args.input {
         Some(path) if path.as_os_str() != "-" => {

@@ -240,6 +240,72 @@ fn a_configuration_is_checked_without_its_files() {
 }
 
 #[test]
+fn what_nothing_trains_is_found_before_there_is_data() {
+    let check = |change: &dyn Fn(&mut Value)| {
+        let mut changed = configuration();
+        change(&mut changed);
+        let output = Place::new(&changed).command("check").output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let second = |changed: &mut Value| {
+        let second = json!({"layer_id": "second", "layer": "Linear", "conf": {"hidden_dim": 2}, "inputs": ["both"],
+                            "output_layer_flag": true});
+        changed["architecture"].as_array_mut().unwrap().push(second);
+    };
+    let expected =
+        "loss.losses: expected a loss of each output whose layers learn, found none that `second` has a part in";
+    let (passes, found) = check(&second);
+    assert!(!passes && found.contains(expected), "{found}");
+    let with_loss = |changed: &mut Value, weight: f64| {
+        second(changed);
+        let loss = json!({"type": "CrossEntropyLoss", "conf": {}, "inputs": ["second", "label"]});
+        changed["loss"]["losses"].as_array_mut().unwrap().push(loss);
+        (changed["loss"]["multi_loss_op"], changed["loss"]["weights"]) = (json!("weighted_sum"), json!([1.0, weight]));
+    };
+    let (passes, found) = check(&|changed| with_loss(changed, 0.0));
+    assert!(!passes && found.contains(expected), "{found}");
+    let (passes, found) = check(&|changed| with_loss(changed, 0.5));
+    assert!(passes, "{found}");
+    let (passes, found) = check(&|changed| {
+        second(changed);
+        changed["distillation"] = json!({"teachers": [{"scores": "soft", "numbers": "probs", "output": "second"}]});
+    });
+    assert!(passes, "{found}");
+    // A column of numbers is one number of each example.
+    let (passes, found) = check(&|changed| {
+        (changed["inputs"]["dataset_type"], changed["inputs"]["target"]) = (json!("regression"), json!(["soft"]));
+        changed["metrics"] = json!(["MSE"]);
+        changed["loss"]["losses"] = json!([{"type": "MSELoss", "conf": {}, "inputs": ["output", "soft"]}]);
+    });
+    let expected = "loss.losses[0].inputs[0]: expected one number for that of `soft`, (batch, 1), found (batch, 2)";
+    assert!(!passes && found.contains(expected), "{found}");
+}
+
+#[test]
+fn classes_are_counted_where_the_file_says_how_many() {
+    let mut weighted = configuration();
+    weighted["architecture"][6]["conf"]["hidden_dim"] = json!([16, -1]);
+    weighted["loss"]["losses"][0]["conf"]["weight"] = json!([1.0, 2.0, 1.0, 0.5]);
+    let output = String::from_utf8_lossy(&succeed(Place::new(&weighted).command("check")).stdout).into_owned();
+    assert!(output.contains("target label: 4 classes"), "{output}");
+    let mut tagger = configuration();
+    tagger["inputs"]["dataset_type"] = json!("sequence_tagging");
+    tagger["inputs"]["tagging_scheme"] = json!("BIO");
+    tagger["inputs"]["model_inputs"] = json!({"q": ["question"]});
+    tagger["inputs"]["file_header"] = json!({"question": 0, "label": 1});
+    tagger["inputs"]["predict_file_header"] = json!({"question": 0});
+    tagger["architecture"] = json!([
+        {"layer": "Embedding", "conf": {"word": {"cols": ["question"], "dim": 4}}},
+        {"layer_id": "tags", "layer": "Linear", "conf": {"hidden_dim": [9], "activation": null}, "inputs": ["q"]},
+        {"layer_id": "output", "layer": "CRF", "conf": {}, "inputs": ["tags"], "output_layer_flag": true}
+    ]);
+    tagger["loss"]["losses"][0]["type"] = json!("CRFLoss");
+    tagger["metrics"] = json!(["seq_tag_f1"]);
+    let output = String::from_utf8_lossy(&succeed(Place::new(&tagger).command("check")).stdout).into_owned();
+    assert!(output.contains("target label: 9 classes"), "{output}");
+}
+
+#[test]
 fn the_first_layers_of_a_checkpoint_read_a_pair_in_its_own_pieces() {
     let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kd-teachers/tests/reference/bert");
     let mut encoder = configuration();

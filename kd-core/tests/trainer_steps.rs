@@ -259,21 +259,22 @@ fn a_still_vector_has_ten_updates_to_move() {
 }
 
 #[test]
-fn a_still_matrix_is_an_error_at_once() {
+fn a_still_matrix_has_as_many() {
     let run = |may_be_still: &[&str]| {
         let variables = variables();
         let student = still(&variables, 0.0);
+        student.vector_scale.set(1.0);
         let may_be_still = may_be_still.iter().map(|name| name.to_string()).collect();
         let config = TrainerConfig { may_be_still, ..TrainerConfig::new(20, AdamWConfig::with_lr(0.1)) };
         let mut trainer = Trainer::new(&student, &variables, &cross_entropy, config).unwrap();
         let step =
             |trainer: &mut Trainer<'_>| trainer.step(&batch(0).unwrap()).map_err(|error| error.to_string()).map(drop);
-        let first = step(&mut trainer);
+        let first = (0..20).map(|_| step(&mut trainer)).find(|done| done.is_err()).unwrap_or(Ok(()));
         assert!(first.is_ok() || step(&mut trainer) == first); // it is not forgotten
         first
     };
-    let expected = "step 0: expected a finite, non-zero gradient for every trainable variable, found: the gradient of \
-                    `late.weight` is all zero";
+    let expected = "step 9: expected a finite, non-zero gradient for every trainable variable, found: the gradient of \
+                    `late.weight` was all zero in each of 10 updates";
     assert_eq!(run(&[]), Err(expected.to_string()));
     assert_eq!(run(&["weight"]), Err(expected.to_string()));
     assert_eq!(run(&["late.*"]), Ok(()));

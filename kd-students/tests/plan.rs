@@ -13,7 +13,7 @@ use kd_core::optim::AdamWConfig;
 use kd_core::testing::assert_all_variables_learn;
 use kd_core::trainer::{Report, Trainer, TrainerConfig};
 use kd_core::variables::Variables;
-use kd_students::plan::{Branch, Inputs, Plan, Target};
+use kd_students::plan::{Branch, Inputs, LossPlan, Plan, Target};
 use serde_json::{Value, json};
 
 /// Inputs as a configuration file has them.
@@ -24,7 +24,8 @@ fn inputs(file: &Value, classes: Option<usize>) -> Inputs {
         length: file["training_params"]["fixed_lengths"][name].as_u64().map(|length| length as usize),
     };
     let branches = file["inputs"]["model_inputs"].as_object().unwrap().iter().map(branch).collect();
-    let targets = vec![Target { name: "label".to_string(), classes }];
+    let name = file["inputs"]["target"][0].as_str().unwrap().to_string();
+    let targets = vec![Target { name, classes }];
     Inputs { branches, targets, ..Inputs::default() }
 }
 
@@ -55,6 +56,16 @@ fn published_files_are_read_built_and_trained() {
         assert_eq!(output.logits().unwrap().dims(), [2, head]);
         let weights = Tensor::new(&[[1f32, -0.5], [0.3, 2.0]], &Device::Cpu).unwrap().narrow(1, 0, head).unwrap();
         assert_all_variables_learn(&variables, &(output.logits().unwrap() * weights).unwrap()).unwrap();
+
+        // Ten steps with the loss of the file: it falls.
+        let loss = LossPlan::parse(&file["loss"], &plan, &inputs(&file, classes)).unwrap();
+        let labels = classes.map(|_| Tensor::new(&[0u32, 1], &Device::Cpu).unwrap());
+        let targets = if classes.is_some() { vec![] } else { vec![Tensor::new(&[0.2f32, 0.9], &Device::Cpu).unwrap()] };
+        let batch = Batch { tokens, labels, targets, teachers: vec![], weights: None, task: 0, examples: vec![0, 1] };
+        let config = TrainerConfig { groups: plan.frozen(), ..TrainerConfig::new(10, AdamWConfig::with_lr(0.005)) };
+        let mut trainer = Trainer::new(&network, &variables, &loss, config).unwrap();
+        let losses: Vec<f64> = (0..10).map(|_| trainer.step(&batch).unwrap().loss).collect();
+        assert!(losses[9] < 0.8 * losses[0], "{losses:?}");
     }
 }
 

@@ -1,11 +1,20 @@
 #!/usr/bin/env bash
-# Trains the students of RESULTS.md on several teachers, by every method of TMKD. Goes on where it was; what is done is not done again.
+# Trains the students of RESULTS.md on several teachers, by every method of TMKD, and MKDM's. Goes on where it was; what is done is not
+# done again.
 #
-#   results/tmkd/make.sh DATA OUT [TASK...] [-- OPTION...]
+#   results/tmkd/make.sh DATA OUT [TABLE...] [-- OPTION...]
 #
-# DATA as for results/teachers/make.sh, whose kept files (three fine-tunings of e5-small) teach; OUT gets every run and TASK.md, TASK.json,
-# which come here. TASK is sentences, mrpc or rte; OPTIONs go to tmkd (--seeds 1 --method gold,m-o-1, --plan). The student is the
-# first three layers of all-MiniLM-L6-v2, from the hub's cache (HF_HOME).
+# DATA as for results/teachers/make.sh, whose kept files teach; OUT gets every run and TABLE.md, TABLE.json, which come here. OPTIONs go to
+# tmkd, or mkdm (--seeds 1, --method gold,m-o-1, --plan), and replace what the table would have. A TABLE is
+#
+#   TASK           every method: sentences, mrpc, rte (five seeds), wikiqa, snli
+#   TASK-depths    students of 1, 3 and 5 layers by labels alone, m-o-1, and tmkd where there is a first stage
+#   TASK-alphas    m-o-1 under 0.1 to 1.0 as the weight of the teachers
+#   mkdm           mrpc, rte and snli on one encoder, against a student each
+#
+# Teachers are three fine-tunings of e5-small where there are three (sentences, mrpc, rte, which have the first stage too), or one
+# fine-tuning of each of minilm-l6, e5-small, distilbert-cased; TASK-mixed is TASK with those. The student is the first layers,
+# three where nothing else is said, of all-MiniLM-L6-v2, from the hub's cache (HF_HOME).
 set -euo pipefail
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; exit 2; }
@@ -15,21 +24,66 @@ data=$(realpath "$1") out=$(realpath "$2")
 shift 2
 here=$(cd "$(dirname "$0")" && pwd)
 bin=$(realpath "${BIN:-$here/../../target/release}")
-tasks=()
-while [ $# -gt 0 ] && [ "$1" != -- ]; do tasks+=("$1") && shift; done
+tables=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do tables+=("$1") && shift; done
 [ $# -eq 0 ] || shift
-[ ${#tasks[@]} -gt 0 ] || tasks=(mrpc rte sentences)
+[ ${#tables[@]} -gt 0 ] || tables=(mrpc rte sentences wikiqa snli)
+given=" $* "
 
-taught() { printf '%s' "$here/../teachers/e5-small-2e-5-$1.shard,$here/../teachers/e5-small-3e-5-$1.shard,$here/../teachers/e5-small-$1.shard"; }
-for task in "${tasks[@]}"; do
-    case $task in
-        mrpc) what=(--task mrpc --data "$data/glue/MRPC") ;;
-        rte) what=(--task rte --data "$data/glue/RTE") ;;
-        sentences) what=(--task qnli --data "$data/squad-pairs/sentences") ;;
-        *) usage ;;
+kept() { # the shards NAME-TASK for each NAME, with commas between
+    local task=$1 all=() name
+    shift
+    for name in "$@"; do all+=("$here/../teachers/$name-$task.shard"); done
+    (IFS=, && printf '%s' "${all[*]}")
+}
+rates=(e5-small-2e-5 e5-small-3e-5 e5-small)
+mixed=(minilm-l6 e5-small distilbert-cased)
+unless_given() { # OPTION VALUE, where OPTION is not there yet: a list given twice would be one list
+    case "$given ${what[*]} " in *" $1 "* | *" $1="*) ;; *) what+=("$1" "$2") ;; esac
+}
+folder_of() {
+    case $1 in
+        mrpc) printf glue/MRPC ;;
+        rte) printf glue/RTE ;;
+        sentences) printf squad-pairs/sentences ;;
+        wikiqa | snli) printf '%s' "$1" ;;
+        *) usage >&2 ;;
     esac
-    "$bin/tmkd" "${what[@]}" --name "$task" --teacher "$(taught "$task")" \
-        --stage1-data "$data/squad-pairs/unlabelled.tsv" --stage1-teacher "$(taught unlabelled)" \
-        --student sentence-transformers/all-MiniLM-L6-v2 --layers 3 --out "$out" "$@"
-    for end in md json; do [ ! -e "$out/$task.$end" ] || cp "$out/$task.$end" "$here/"; done
+}
+
+for table in "${tables[@]}"; do
+    what=() program=tmkd task=${table%%-*}
+    if [ "$table" = mkdm ]; then
+        program=mkdm
+        for set in mrpc rte snli; do
+            what+=(--set "$set=$set:$data/$(folder_of $set):$(kept $set "${mixed[@]}")")
+        done
+    else
+        folder=$(folder_of "$task")
+        teachers=("${mixed[@]}") stages=1
+        case $table in sentences* | mrpc | rte | mrpc-[!m]* | rte-[!m]*) teachers=("${rates[@]}") stages=2 ;; esac
+        case $table in
+            "$task" | "$task-mixed") ;;
+            "$task-depths")
+                unless_given --layers 1,3,5
+                if [ $stages = 2 ]; then unless_given --method gold,m-o-1,tmkd; else unless_given --method gold,m-o-1; fi
+                ;;
+            "$task-alphas")
+                unless_given --alpha 0.1,0.3,0.5,0.7,0.9,1.0
+                unless_given --method m-o-1
+                ;;
+            *) usage ;;
+        esac
+        if [ "$task" = rte ]; then unless_given --seeds 1,2,3,4,5; fi
+        unless_given --teacher "$(kept "$task" "${teachers[@]}")"
+        name=$task && [ "$task" != sentences ] || name=qnli # which has the same columns
+        what+=(--task "$name" --data "$data/$folder" --name "$table")
+        if [ $stages = 2 ]; then
+            what+=(--stage1-data "$data/squad-pairs/unlabelled.tsv")
+            unless_given --stage1-teacher "$(kept unlabelled "${teachers[@]}")"
+        fi
+    fi
+    unless_given --layers 3
+    "$bin/$program" "${what[@]}" --student sentence-transformers/all-MiniLM-L6-v2 --out "$out" "$@"
+    for end in md json; do [ ! -e "$out/$table.$end" ] || cp "$out/$table.$end" "$here/"; done
 done

@@ -4,6 +4,7 @@
 //! ```sh
 //! cargo run --release --bin compact_ner -- --train eng.train --dev eng.testa --test eng.testb \
 //!     --teacher intfloat/e5-small --vectors glove.6B.100d.txt --labels 150,300 --seeds 5 --out out/conll
+//! cargo run --release --bin compact_ner -- ... --student examples/models/word_tagger.json   # a network from a file
 //! cargo run --release --bin compact_ner -- predict --model out/conll/student < text.txt
 //! ```
 //!
@@ -17,12 +18,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use examples::device::DeviceChoice;
+use examples::neuronblocks::model;
 use examples::plot::{Scale, Titles, curves};
 use examples::predict::{self, PredictArgs};
 use examples::report;
 use examples::tagging::{
-    Classroom, Column, Data, Draw, Folder, Pretrained, Report, StudentSettings, TeacherSettings, Trained, Way, ask,
-    measure,
+    self, Classroom, Column, Data, Draw, Folder, Pretrained, Report, StudentSettings, Tag, TeacherSettings, Trained,
+    Way, ask, measure,
 };
 use kd_core::objective::CrfTarget;
 use kd_data::glove::{Vectors, read_vectors};
@@ -51,7 +53,13 @@ struct Args {
     /// Revision of the hub id
     #[arg(long, default_value = "main")]
     revision: String,
-    /// Word vectors of width 100 in GloVe's text format; random without
+    /// FILE.json: a tagger in NeuronBlocks' format (examples/models/word_tagger.json) in place of the student of the paper. Its
+    /// architecture, columns and vocabulary count, over the words of the training text, labelled or not; its losses, distillation,
+    /// metrics, optimiser, batches and epochs are not read
+    #[arg(long)]
+    student: Option<PathBuf>,
+    /// Word vectors in GloVe's text format, of width 100 or that of the table in --student; random without, or those of the
+    /// file's `pre_trained_emb`
     #[arg(long)]
     vectors: Option<PathBuf>,
     /// Words, the first of --vectors, that the student knows besides those of its training text; 100 parameters each
@@ -66,9 +74,9 @@ struct Args {
     /// Number of draws; their seeds are 1, 2, ...
     #[arg(long, default_value_t = 5)]
     seeds: u64,
-    /// Output layer of the student
-    #[arg(long, value_enum, default_value_t = HeadChoice::Softmax)]
-    head: HeadChoice,
+    /// Output layer of the student, softmax without it; a network of --student has its own
+    #[arg(long, value_enum, conflicts_with = "student")]
+    head: Option<HeadChoice>,
     /// What is distilled into a CRF
     #[arg(long, value_enum, default_value_t = TargetChoice::Marginals)]
     crf_target: TargetChoice,
@@ -151,7 +159,11 @@ fn train(args: &Args) -> Result<()> {
     let device = args.device.open()?;
     let files = ModelFiles::find(&args.teacher, &args.revision, &HubEnvironment::from_env()?)?;
     let pretrained = Pretrained::open(files)?;
-    let vectors = args.vectors.as_ref().map(|path| read_wanted(path, &data, args.vector_rows)).transpose()?;
+    let design = args.student.as_deref().map(tagging::open).transpose()?;
+    let (vectors, vector_rows) = match &design {
+        None => (args.vectors.as_ref().map(|path| read_wanted(path, &data, args.vector_rows)).transpose()?, None),
+        Some(design) => tagging::vectors(design, args.vectors.as_deref(), args.vector_rows, &data)?.unzip(),
+    };
     let teacher = TeacherSettings {
         model: args.teacher.clone(),
         lr: args.teacher_lr,
@@ -161,8 +173,8 @@ fn train(args: &Args) -> Result<()> {
     };
     let student = StudentSettings {
         head: match args.head {
-            HeadChoice::Softmax => Head::Softmax,
-            HeadChoice::Crf => Head::Crf,
+            None | Some(HeadChoice::Softmax) => Head::Softmax,
+            Some(HeadChoice::Crf) => Head::Crf,
         },
         crf_target: match args.crf_target {
             TargetChoice::Emissions => CrfTarget::Emissions,
@@ -176,15 +188,24 @@ fn train(args: &Args) -> Result<()> {
         clip_norm: 5.0,
         alpha: args.alpha,
         temperature: args.temperature,
-        vector_rows: args.vector_rows,
+        vector_rows: vector_rows.unwrap_or(args.vector_rows),
         min_count: 3,
     };
     let file =
         |path: &Option<PathBuf>| path.as_ref().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
-    let settings = serde_json::json!({
+    let mut settings = serde_json::json!({
         "train": file(&args.train), "dev": file(&args.dev), "test": file(&args.test), "vectors": file(&args.vectors),
         "unlabelled": args.unlabelled.0, "teacher": teacher, "student": student,
     });
+    if let Some(design) = &design {
+        settings["network"] = design.describe()?;
+        let own = design.configuration.inputs.paths.pre_trained_emb.clone();
+        settings["vectors"] = serde_json::json!(file(&args.vectors.clone().or(own)));
+        // The file says these.
+        if let Some(student) = settings["student"].as_object_mut() {
+            student.retain(|key, _| !["head", "min_count"].contains(&key.as_str()));
+        }
+    }
     let folder = |path: PathBuf| Folder { path, checkpoint_every: args.checkpoint_every };
     folder(args.out.clone()).claim(&settings)?;
 
@@ -201,6 +222,7 @@ fn train(args: &Args) -> Result<()> {
                 classes: &data.classes,
                 outputs: &outputs,
                 vectors: vectors.as_ref(),
+                design: design.as_ref(),
                 settings: &student,
                 seed,
                 device: &device,
@@ -217,10 +239,16 @@ fn train(args: &Args) -> Result<()> {
     let best = (0..last.students.len()).max_by(|&a, &b| both(&last.students[a]).total_cmp(&both(&last.students[b])));
     let best =
         format!("labels-{}/seed-{}/both", last.labels, best.context("--seeds: expected at least 1, found 0")? + 1);
-    kd_students::bundle::copy(&args.out.join(&best), &args.out.join("student"))?;
-    let bundle = Bundle::load(&args.out.join("student"), &device)?;
+    let (from, to) = (args.out.join(&best), args.out.join("student"));
+    let kept: Box<dyn Tag> = if design.is_some() {
+        model::copy(&from, &to)?;
+        tagging::load(&to, &device)?
+    } else {
+        kd_students::bundle::copy(&from, &to)?;
+        Box::new(Bundle::load(&to, &device)?)
+    };
     let speeds = match args.latency_seconds {
-        seconds if seconds > 0.0 => Some(measure(&data, &bundle, &pretrained, &device, seconds)?),
+        seconds if seconds > 0.0 => Some(measure(&data, &*kept, &pretrained, &device, seconds)?),
         _ => None,
     };
     let report = Report::new(&settings, &columns, best, speeds);

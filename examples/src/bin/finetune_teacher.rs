@@ -168,6 +168,9 @@ fn main() -> Result<()> {
         None if part == Part::Test => Ok(None),
         _ => Ok(Some(task.read_part(&args.data, part)?)),
     })?;
+    if let Some(part) = args.predict.iter().find(|part| !data.others.iter().any(|(there, _)| there == *part)) {
+        bail!("--predict: expected a {} part, found none", part.name());
+    }
     let options = FindOptions { pickle: args.pickle, ..FindOptions::default() };
     let files = ModelFiles::find_with(&args.model, &args.revision, &HubEnvironment::from_env()?, &options)?;
     let pieces = WordPieces::from_file(&files.tokenizer)?;

@@ -57,28 +57,28 @@ struct Args {
     #[arg(long)]
     store: PathBuf,
     /// Longest sequence, in word pieces; 128 or as many as the model can read
-    #[arg(long)]
+    #[arg(long, conflicts_with = "import")]
     max_len: Option<usize>,
     /// Most tokens of a batch, padding included
     #[arg(long, default_value_t = 4096)]
     batch_tokens: usize,
     /// f32, bf16 or int8 (CPU)
-    #[arg(long, default_value = "f32")]
+    #[arg(long, default_value = "f32", conflicts_with = "import")]
     compute: Compute,
     /// Keep hidden states too, in f32 or f16
-    #[arg(long, num_args = 0..=1, default_missing_value = "f32")]
+    #[arg(long, num_args = 0..=1, default_missing_value = "f32", conflicts_with = "import")]
     hidden: Option<FloatType>,
     /// Of these layers only; 0 is the embeddings
     #[arg(long, value_delimiter = ',', requires = "hidden")]
     hidden_layers: Option<Vec<usize>>,
     /// Keep attention probabilities too, in f32 or f16
-    #[arg(long, num_args = 0..=1, default_missing_value = "f32")]
+    #[arg(long, num_args = 0..=1, default_missing_value = "f32", conflicts_with = "import")]
     attention: Option<FloatType>,
     /// Of these layers only, counted from 0
     #[arg(long, value_delimiter = ',', requires = "attention")]
     attention_layers: Option<Vec<usize>>,
     /// Keep the largest logits only, and what the others sum to
-    #[arg(long)]
+    #[arg(long, conflicts_with = "import")]
     top_k: Option<usize>,
     /// i/n: every n-th example only, beginning with the i-th, counted from 0
     #[arg(long = "shard", default_value = "0/1")]
@@ -99,16 +99,17 @@ struct Args {
     #[arg(long, requires_all = ["weights", "classes"])]
     import: Option<PathBuf>,
     /// What tells this version of an imported teacher from another
-    #[arg(long)]
+    #[arg(long, requires = "import")]
     weights: Option<String>,
-    /// The classes of an imported teacher
+    /// The classes of an imported teacher; of any other, what its classes are called instead (LABEL_0 and the like), in its
+    /// order
     #[arg(long, value_delimiter = ',')]
     classes: Option<Vec<String>>,
     /// What an imported table or matrix holds: logits or probs
-    #[arg(long, default_value = "logits")]
+    #[arg(long, default_value = "logits", requires = "import")]
     numbers: Numbers,
     /// Columns of an imported table: one a class, or one of the second class; without it, the names of the classes
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', requires = "import")]
     scores: Option<Vec<String>>,
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
@@ -134,8 +135,9 @@ fn main() -> Result<()> {
             let (weights, classes) = (args.weights.clone(), args.classes.clone());
             let about = About::named(&args.teacher, weights.unwrap_or_default(), classes.unwrap_or_default());
             let mut outputs = store.teacher(&about)?;
-            let rows = args.import_from(path, &examples, &mut outputs)?;
-            println!("{}: {rows} examples", path.display());
+            let before = outputs.len();
+            let read = args.import_from(path, &examples, &mut outputs)?;
+            println!("{}: {read} examples, {} of them new", path.display(), outputs.len() - before);
             outputs
         }
         None => {
@@ -145,7 +147,14 @@ fn main() -> Result<()> {
             let options = FindOptions { pickle: args.pickle, ..FindOptions::default() };
             let files = ModelFiles::find_with(&args.teacher, &args.revision, &HubEnvironment::from_env()?, &options)?;
             let teacher = AskedTeacher::load(&files, args.max_len, args.compute, &args.keep(), &args.device.open()?)?;
-            let mut outputs = store.teacher(teacher.about())?;
+            let mut about = teacher.about().clone();
+            if let Some(classes) = &args.classes {
+                if classes.len() != about.classes.len() {
+                    bail!("--classes: expected {} names, found {}", about.classes.len(), classes.len());
+                }
+                about.classes.clone_from(classes);
+            }
+            let mut outputs = store.teacher(&about)?;
             if args.verify {
                 outputs.verify();
             }
@@ -161,6 +170,9 @@ fn main() -> Result<()> {
         eprintln!("damaged: {damage}; with --verify its examples are asked again, or remove the file and run again");
     }
     if let Some(path) = &args.export {
+        if examples.is_empty() {
+            bail!("--export: expected --data with at least one example, found none");
+        }
         outputs.export(path, examples.iter().copied(), args.export_type)?;
         println!("exported to {}", path.display());
     }

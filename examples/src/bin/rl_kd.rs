@@ -4,6 +4,7 @@
 //! cargo run --release --bin rl_kd -- --task mrpc --data glue/MRPC --teacher a-mrpc.shard,b-mrpc.shard,c-mrpc.shard \
 //!     --student sentence-transformers/all-MiniLM-L6-v2 --layers 3,6 --instances sentence-transformers/all-MiniLM-L6-v2 --out out/rl-kd
 //! cargo run --release --bin rl_kd -- ... --student bilstm --vectors glove.6B.100d.txt
+//! cargo run --release --bin rl_kd -- ... --student examples/models/word_pair.json                     # a network from a file
 //! cargo run --release --bin rl_kd -- ... --weighting uniform,rl-1 --baseline learned --search           # another setting of the policy
 //! cargo run --release --bin rl_kd -- ... --weighting uniform,rl-1 --baseline learned --seeds 11,12,13   # confirms it by other students
 //! cargo run --release --bin rl_kd -- ... --plan                                                         # what is left
@@ -22,7 +23,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use examples::fine_tune::Keep;
 use examples::multi_teacher::{
@@ -95,12 +96,12 @@ fn main() -> Result<()> {
         .fold(Args::command(), |command, (name, value)| command.mut_arg(name, |arg| arg.default_value(value)));
     let mut args = Args::from_arg_matches(&command.get_matches())?;
     args.check()?;
-    if args.student.student == "bilstm" {
+    if args.student.is_bilstm() {
         args.student.combination.get_or_insert(CombinationChoice::ConcatDifferenceProduct);
     }
     let device = args.training.open_device()?;
     let TrainingOptions { keep, hold_out, limit_train, .. } = args.training;
-    let set = DataSet::read(&args.task, args.table.task(&args.task)?, &args.data, keep, hold_out, limit_train)?;
+    let set = DataSet::read(&args.task, args.table.only_task(&args.task)?, &args.data, keep, hold_out, limit_train)?;
     let slices = Slices::cut(set, args.reward_least, args.fit_share)?;
     println!("{}", slices.roles());
     let source = Source::open(&args.student, &[&slices.set.learn])?;
@@ -113,9 +114,7 @@ fn main() -> Result<()> {
     let mut classroom = Classroom::new(slices, teachers, &source, max_len, &device)?;
     let ways = Way::of(&args.weighting, classroom.taught.teachers.len());
     if let Some(encoder) = &args.instances {
-        let options = args.student.of_encoder(encoder);
-        let encoder = Source::open(&StudentOptions { pooling: Some(PoolingChoice::Mean), ..options }, &[])
-            .with_context(|| format!("--instances: expected a pretrained encoder, found {encoder}"))?;
+        let encoder = Source::open(&args.student.of_encoder(encoder, Some(PoolingChoice::Mean))?, &[])?;
         classroom = classroom.with_instances(&encoder, max_len, &folder("instances")?, &device)?;
     }
 

@@ -4,13 +4,14 @@
 //! cargo run --release --bin tmkd -- --task mrpc --data glue/MRPC --student sentence-transformers/paraphrase-MiniLM-L3-v2 \
 //!     --teacher a-mrpc.shard,b-mrpc.shard,c-mrpc.shard --method gold,1-o-1,1avg-o-1,m-o-m,m-o-1 --seeds 1,2,3 --out out/tmkd
 //! cargo run --release --bin tmkd -- ... --stage1-data pairs/unlabelled.tsv --stage1-teacher a-pairs.shard,b-pairs.shard,c-pairs.shard
+//! cargo run --release --bin tmkd -- ... --student examples/models/word_pair.json   # a network from a file
 //! cargo run --release --bin tmkd -- ... --alpha 0.1,0.3,0.5,0.7,0.9,1.0   # Fig. 3
 //! cargo run --release --bin tmkd -- ... --layers 1,3,5 --method tmkd      # Table 9
 //! cargo run --release --bin tmkd -- ... --plan                            # what is left, and how long it takes
 //! ```
 //!
 //! Teachers' files are those of `kd-label --export`; class columns are matched by name. A student is the first layers of an
-//! encoder under a head for the labels and one for each teacher, `loss = (1 - α) · cross-entropy + α · mean squared error of
+//! encoder, a BiLSTM or the network of a file below its outputs, under a head for the labels and one for each teacher, `loss = (1 - α) · cross-entropy + α · mean squared error of
 //! logits`; its answer is the mean of its heads' probabilities. Students of one seed see the same batches and make the same
 //! number of updates. Every run is kept in `--out` under a name made of what decides it: what is there is not done again, a
 //! killed run goes on from its checkpoint, and several of these programs may share the folder. `--out` gets `TASK.md` and
@@ -82,7 +83,7 @@ fn main() -> Result<()> {
     args.training.check()?;
     let device = args.training.open_device()?;
     let TrainingOptions { keep, hold_out, limit_train, .. } = args.training;
-    let set = DataSet::read(&args.task, args.table.task(&args.task)?, &args.data, keep, hold_out, limit_train)?;
+    let set = DataSet::read(&args.task, args.table.only_task(&args.task)?, &args.data, keep, hold_out, limit_train)?;
     println!("{}", set.roles());
     let unlabelled = args.stage_1.read()?;
     let texts: Vec<&Examples> = std::iter::once(&set.learn).chain(&unlabelled).collect();
@@ -129,7 +130,11 @@ fn main() -> Result<()> {
         comparison.time(&mut rows, &folder("speed")?, args.latency_seconds)?;
         args.time_teachers(&mut rows, taught.set.classes.len(), &settings, &folder("speed")?, &device)?;
     }
-    let title = format!("{}. Updates of every student: {steps}. Seeds: {:?}.", taught.set.roles(), args.training.seeds);
+    let mut title =
+        format!("{}. Updates of every student: {steps}. Seeds: {:?}.", taught.set.roles(), args.training.seeds);
+    if needs_best && args.best_teacher.is_none() && taught.teachers.len() > 1 {
+        title.push_str(&format!(" The best teacher, {}, was chosen on dev.", taught.teachers[best].name));
+    }
     let name = args.name.as_ref().unwrap_or(&args.task);
     let (header, cells) = summary::table(&rows, &taught.set);
     println!("\n{}", report::table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &cells));
@@ -182,7 +187,7 @@ impl Args {
         device: &Device,
     ) -> Result<()> {
         let Some(encoder) = &self.teacher_encoder else { return Ok(()) };
-        let source = Source::open(&self.student.of_encoder(encoder), &[])?;
+        let source = Source::open(&self.student.of_encoder(encoder, self.student.pooling)?, &[])?;
         let speed = Speed::of(&source.whole(), 1, classes, settings, results, self.latency_seconds, device)?;
         for row in rows.iter_mut().filter(|row| row.student.is_none()) {
             row.parameters = Some(speed.parameters);

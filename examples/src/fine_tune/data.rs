@@ -10,7 +10,6 @@ use kd_data::digest;
 use kd_data::encode::{Encode, EncodedTexts, EncodedWords, WordPieces};
 use kd_data::task::{Examples, Part, Scores, Targets, Task, TaskKind};
 
-use crate::interrupt;
 use crate::progress::Progress;
 
 /// Word pieces of a batch that is only asked.
@@ -33,7 +32,7 @@ impl Data {
     /// The parts that `read` gives, train and dev at least, and of train the first `limit` examples.
     ///
     /// # Errors
-    /// If there is no train or dev part.
+    /// If there is no train or dev part, or a label of dev or test is none of train's.
     pub fn new(
         task: Task,
         limit: Option<usize>,
@@ -51,6 +50,10 @@ impl Data {
         }
         let mut others = vec![(Part::Dev, dev)];
         others.extend(read(&task, Part::Test)?.map(|test| (Part::Test, test)));
+        // What scoring will refuse is refused before there is a training.
+        for (_, examples) in others.iter().filter(|(_, examples)| examples.is_labelled()) {
+            task.targets(examples, &classes)?;
+        }
         Ok(Self { task, classes, train, others })
     }
 
@@ -134,7 +137,6 @@ impl<'a> Encoded<'a> {
         let mut progress = Progress::new(self.data.others[idx].0.name(), encoded.lengths().len(), 0, "examples");
         let (mut results, mut done) = (Vec::with_capacity(batches.len()), 0);
         for examples in &batches {
-            interrupt::check()?;
             let tokens = encoded.collate(examples)?;
             let mut rows = student.forward(&tokens, Mode::Eval)?.detach().logits()?.to_vec2::<f32>()?.into_iter();
             results

@@ -11,7 +11,7 @@ use super::plan::{Known, Planned, pace_of};
 use super::results::LOOK_AGAIN;
 use super::speed::Speed;
 use super::summary::{Row, mean_of};
-use super::training::Pace;
+use super::training::{Answers, Pace};
 use super::{Method, StageOneRecord};
 use crate::interrupt;
 
@@ -67,9 +67,18 @@ impl Comparison<'_> {
     /// Makes every run that is not there. What other processes are at is left to them, and waited for in the end.
     ///
     /// # Errors
-    /// Those of [`Experiment::result`].
+    /// Those of [`Experiment::result`], and if teachers are to be reported that were not asked about all that is.
     pub fn run(&self) -> Result<()> {
+        self.said()?;
         in_turns(self.runs(), |(idx, run)| Ok(self.experiments[*idx].result(run)?.is_some()))
+    }
+
+    /// What each teacher says of the parts that are reported, if teachers are among the methods.
+    fn said(&self) -> Result<Vec<Answers>> {
+        let Some(first) = self.experiments.first() else { return Ok(Vec::new()) };
+        let teachers =
+            if self.methods.iter().any(|method| method.is_of_teachers()) { first.taught.teachers.len() } else { 0 };
+        (0..teachers).map(|idx| first.taught.answers_of(idx)).collect()
     }
 
     /// Every run and what it will take: by done runs of the same student, data and sizes on this device if there are any, else
@@ -113,9 +122,8 @@ impl Comparison<'_> {
     pub fn rows(&self) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
         let first = self.experiments.first().context("expected at least one depth, found none")?;
-        let teachers = first.taught.teachers.len();
-        if self.methods.iter().any(|method| method.is_of_teachers()) {
-            let said = (0..teachers).map(|idx| first.taught.answers_of(idx)).collect::<Result<Vec<_>>>()?;
+        let said = self.said()?;
+        if !said.is_empty() {
             if self.methods.contains(&Method::Teacher) {
                 for (teacher, answers) in first.taught.teachers.iter().zip(&said) {
                     let mut row = Row::new(Method::Teacher, None, None, 1);
@@ -125,7 +133,7 @@ impl Comparison<'_> {
                 }
             }
             if self.methods.contains(&Method::TeacherEnsemble) {
-                let mut row = Row::new(Method::TeacherEnsemble, None, None, teachers);
+                let mut row = Row::new(Method::TeacherEnsemble, None, None, said.len());
                 row.add(&first.scores(&mean_of(&said)?)?);
                 rows.push(row);
             }

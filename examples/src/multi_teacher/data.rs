@@ -1,7 +1,8 @@
 //! A data set in the roles it plays: examples to learn from, to choose the best epoch on, and to report.
 //!
 //! Where the test part has labels, dev chooses and both are reported. Where it has none (GLUE), a share of the training
-//! part is held out, the same for every student, and chooses; dev is then reported and chooses nothing.
+//! part is held out, the same for every student, and chooses; dev is then reported and chooses no student. Where one teacher
+//! is the best, it is the best on dev in both cases, unless it is named.
 
 use std::path::Path;
 

@@ -288,7 +288,7 @@ impl Experiment<'_> {
 }
 
 /// Says so if a student that is to be kept was made when it was not.
-pub fn check_saved(students: Option<&Path>, name: &str) {
+pub(crate) fn check_saved(students: Option<&Path>, name: &str) {
     if students.is_some_and(|students| !students.join(name).exists()) {
         eprintln!("note: {name} was made without --save; where its .json is removed it is made again");
     }
@@ -301,7 +301,8 @@ pub fn check_saved(students: Option<&Path>, name: &str) {
 pub fn scores_of(set: &DataSet, examples: &kd_data::task::Examples, probs: &Tensor) -> Result<Scores> {
     // Rankings are by the difference of the classes' logits; that of the log-probabilities is the same, and does not round
     // probabilities close to 1 to one number.
-    let log = |p: f32| p.max(f32::MIN_POSITIVE).ln();
+    // Not by `max`, which makes a number of NaN.
+    let log = |p: f32| if p < f32::MIN_POSITIVE { f32::MIN_POSITIVE.ln() } else { p.ln() };
     let rows = probs.to_vec2::<f32>()?;
     let logits: Vec<Vec<Vec<f32>>> = rows.into_iter().map(|row| vec![row.into_iter().map(log).collect()]).collect();
     Ok(set.task.scores(examples, &set.classes, &logits)?)

@@ -3,6 +3,9 @@
 //! ```text
 //! FILE.json --Design--> whole plan --body--> what all outputs read --HeadPerTeacher--> a head for the labels, one for each teacher
 //! ```
+//!
+//! A student that is kept is a folder that `neuronblocks` reads. An encoder block is not whole in it: its checkpoint's
+//! configuration and tokenizer are read where the file says.
 
 use std::path::Path;
 
@@ -185,7 +188,7 @@ impl FromFile {
 fn read(design: &Design, examples: &Examples) -> Result<(Features, Table)> {
     let texts = of(examples)?;
     let rows = texts.into_iter().map(|example| {
-        (example.line, std::iter::once(example.first.as_str()).chain(example.second.as_deref()).collect())
+        (example.line, std::iter::once(&example.first).chain(&example.second).map(|text| text.trim()).collect())
     });
     design.read(examples.path(), rows)
 }

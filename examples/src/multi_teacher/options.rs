@@ -1,6 +1,6 @@
 //! What the programs ask for on the command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
@@ -44,6 +44,19 @@ impl TableOptions {
             }
             _ => Ok(Task::named(name)?),
         }
+    }
+
+    /// The only task that there is: columns are its own.
+    ///
+    /// # Errors
+    /// As [`TableOptions::task`], and if columns are given of a task that has its own.
+    pub fn only_task(&self, name: &str) -> Result<Task> {
+        if self.text.is_some() && Task::NAMES.contains(&name) {
+            bail!(
+                "--text: expected another name for a task of tables, found --task {name}, which has columns of its own"
+            );
+        }
+        self.task(name)
     }
 }
 
@@ -89,11 +102,28 @@ pub(super) const WORDS: usize = 150_000;
 
 impl StudentOptions {
     /// The same for a pretrained encoder beside the student.
-    #[must_use]
-    pub fn of_encoder(&self, encoder: &str) -> Self {
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn of_encoder(&self, encoder: &str, pooling: Option<PoolingChoice>) -> Result<Self> {
         let (student, revision) = (encoder.to_string(), "main".to_string());
         let (layers, vectors, words, combination) = (None, None, None, None);
-        Self { student, revision, layers, vectors, words, combination, bf16: false, ..self.clone() }
+        let options =
+            Self { student, revision, layers, pooling, vectors, words, combination, bf16: false, ..self.clone() };
+        if options.is_bilstm() || options.file().is_some() {
+            bail!("expected a pretrained encoder to make vectors of texts, found {encoder}");
+        }
+        Ok(options)
+    }
+
+    /// Whether the student is a BiLSTM over words.
+    pub fn is_bilstm(&self) -> bool {
+        self.student == "bilstm"
+    }
+
+    /// The file of the student's network, if it has one.
+    pub fn file(&self) -> Option<&Path> {
+        Some(Path::new(&self.student)).filter(|path| path.extension().is_some_and(|end| end == "json"))
     }
 
     /// Refuses those of these options that are there; they are for `expected`.

@@ -85,15 +85,14 @@ impl Source {
     /// # Errors
     /// If an option is not one of such a student, or a file cannot be found or read.
     pub fn open(options: &StudentOptions, texts: &[&Examples]) -> Result<Self> {
-        let path = Path::new(&options.student);
-        if options.student == "bilstm" {
+        if options.is_bilstm() {
             options.refuse(&["layers", "pooling", "bf16"], "an encoder")?;
             let combination = options.combination.unwrap_or(CombinationChoice::Concat).into();
             let n = options.words.unwrap_or(WORDS);
             let words = Words::open(options.vectors.as_deref(), n, combination, texts)?;
             return Ok(Self(Kind::Words(Box::new(words))));
         }
-        if path.extension().is_some_and(|end| end == "json") {
+        if let Some(path) = options.file() {
             options.refuse(&["layers", "pooling", "bf16"], "an encoder")?;
             options.refuse(&["combination"], "bilstm")?;
             let file = FromFile::open(path, options.vectors.as_deref(), options.words, texts)?;
@@ -312,7 +311,7 @@ impl Built {
     /// `(examples, classes)` on the CPU.
     ///
     /// # Errors
-    /// If it cannot read them, or Ctrl-C was pressed.
+    /// If it cannot read them.
     pub fn answers(&self, set: usize, parts: &[&dyn Encode], device: &Device) -> Result<Vec<Tensor>> {
         let student = self.asked(device)?;
         parts.iter().map(|part| answers(&student.for_set(set), *part, device)).collect()

@@ -31,12 +31,16 @@ impl TeacherFile {
     /// All of them.
     ///
     /// # Errors
-    /// As [`TeacherFile::open`], and if two have the same name or are the same teacher in the same file.
+    /// As [`TeacherFile::open`], and if two have the same name or are the same teacher.
     pub fn open_all(paths: &[impl AsRef<Path>]) -> Result<Vec<Self>> {
         let files: Vec<Self> = paths.iter().map(|path| Self::open(path.as_ref())).collect::<Result<_>>()?;
         for (idx, file) in files.iter().enumerate() {
             if files[..idx].iter().any(|other| other.name == file.name) {
                 bail!("expected teachers of different names, found the name `{}` twice", file.name);
+            }
+            let key = file.outputs.about().key();
+            if let Some(other) = files[..idx].iter().find(|other| other.outputs.about().key() == key) {
+                bail!("expected different teachers, found one in `{}` and `{}`", other.name, file.name);
             }
         }
         Ok(files)

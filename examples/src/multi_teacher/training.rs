@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Targets;
 use super::student::Built;
-use crate::interrupt::{self, Interrupted};
+use crate::interrupt::Interrupted;
 use crate::progress::Progress;
 
 /// Tokens of a batch that is only asked, padding included: what keeps the caches of a CPU, and a GPU busy.
@@ -305,7 +305,7 @@ pub fn train(
 /// What a student says of every text: the mean of its heads' probabilities, `(examples, classes)` f32 on the CPU.
 ///
 /// # Errors
-/// If the student cannot read the texts, or Ctrl-C was pressed.
+/// If the student cannot read the texts.
 pub fn answers(student: &dyn Student, encoded: &dyn Encode, device: &Device) -> Result<Tensor> {
     of_every_text(encoded, device, &|tokens| {
         kd_core::model::mean_probabilities(&student.forward(tokens, Mode::Eval)?.detach().heads)
@@ -315,7 +315,7 @@ pub fn answers(student: &dyn Student, encoded: &dyn Encode, device: &Device) -> 
 /// What `ask` gives for every text, a row each: `(examples, width)` f32 on the CPU.
 ///
 /// # Errors
-/// Those of `ask`, and if Ctrl-C was pressed.
+/// Those of `ask`.
 pub(super) fn of_every_text(
     encoded: &dyn Encode,
     device: &Device,
@@ -325,7 +325,6 @@ pub(super) fn of_every_text(
     let batches = sequential(encoded.lengths(), tokens);
     let mut said = Vec::with_capacity(batches.len());
     for examples in &batches {
-        interrupt::check()?;
         said.push(ask(&encoded.collate(examples)?)?.detach());
     }
     // Read from the device once.

@@ -12,7 +12,6 @@ use kd_students::tagger::decode;
 
 use super::configuration::{Field, Problem};
 use super::encoded::Encoded;
-use crate::interrupt;
 
 /// Tokens of a batch that is asked about.
 const ASKED_ON_CPU: usize = 4096;
@@ -125,12 +124,11 @@ fn numbers(head: &Tensor) -> candle_core::Result<Tensor> {
 /// What the network says of every example, in their order.
 ///
 /// # Errors
-/// If it cannot read them, or Ctrl-C was pressed.
+/// If it cannot read them.
 pub fn ask(network: &dyn Student, encoded: &Encoded, reading: &Reading, on_cpu: bool) -> Result<Vec<Answer>> {
     let batches = sequential(encoded.lengths(), if on_cpu { ASKED_ON_CPU } else { ASKED_ON_GPU });
     let mut all = Vec::with_capacity(batches.len());
     for examples in &batches {
-        interrupt::check()?;
         let tokens = encoded.collate(examples)?;
         let output = network.forward(&tokens, Mode::Eval)?.detach();
         all.push(reading.answers(&output, &tokens)?);

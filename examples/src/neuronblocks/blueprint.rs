@@ -57,7 +57,8 @@ impl Blueprint {
         let known = |name: &str| dictionaries.and_then(|all| all.classes_of(name)).map(|classes| classes.len());
         for (name, kind) in configuration.inputs.target.iter().zip(&kinds) {
             let has_classes = matches!(kind, TargetKind::Class | TargetKind::Tags);
-            let classes = has_classes.then(|| known(name).unwrap_or(SOME_CLASSES));
+            let classes = known(name).or_else(|| weighted_classes(configuration, name)).unwrap_or(SOME_CLASSES);
+            let classes = has_classes.then_some(classes);
             inputs.targets.push(plan::Target { name: name.clone(), classes });
         }
         let mut plan = Self::plan_of(configuration, &inputs)?;
@@ -68,6 +69,7 @@ impl Blueprint {
             plan = Self::plan_of(configuration, &inputs)?;
         }
         let loss = LossPlan::parse(configuration.loss(), &plan, &inputs)?;
+        check_numbers(configuration, &plan)?;
         let problem = problem(configuration.inputs.problem);
         let score =
             |(idx, name): (usize, &String)| Score::named(name, problem).with_context(|| format!("metrics[{idx}]"));
@@ -83,6 +85,23 @@ impl Blueprint {
     /// Whatever is wrong in it, with its path.
     pub fn plan_of(configuration: &Configuration, inputs: &plan::Inputs) -> Result<Plan> {
         Ok(Plan::parse(configuration.architecture(), inputs, &[EncoderBlock::kind()])?)
+    }
+
+    /// Checks that every variable has a part in something that is minimised.
+    ///
+    /// # Errors
+    /// If a layer or a table would stay as it was drawn.
+    pub fn check_learning(&self, configuration: &Configuration) -> Result<()> {
+        let is_taught_only = configuration.distillation.as_ref().is_some_and(|it| it.alpha == 1.0);
+        let mut learned = if is_taught_only { Vec::new() } else { self.loss.learned(&self.plan) };
+        learned.extend(self.taught.iter().map(String::as_str));
+        match self.plan.untrained(&learned)?.as_slice() {
+            [] => Ok(()),
+            still => bail!(
+                "loss.losses: expected a loss of each output whose layers learn, found none that `{}` has a part in",
+                still.join("`, `")
+            ),
+        }
     }
 
     /// What has no effect, by its path. An output that learns from a teacher may be in no configured loss.
@@ -295,6 +314,31 @@ fn losses(configuration: &Configuration) -> impl Iterator<Item = (&str, Vec<&str
         let inputs = loss["inputs"].as_array().map(Vec::as_slice).unwrap_or_default();
         (loss["type"].as_str().unwrap_or_default(), inputs.iter().filter_map(Value::as_str).collect())
     })
+}
+
+/// Number of classes of `target` by the weights that its loss gives them.
+fn weighted_classes(configuration: &Configuration, target: &str) -> Option<usize> {
+    let losses = configuration.loss()["losses"].as_array()?;
+    let of_target =
+        |loss: &&Value| loss["inputs"].as_array().and_then(|inputs| inputs.last()?.as_str()) == Some(target);
+    let mut weights =
+        losses.iter().filter(of_target).flat_map(|loss| [&loss["conf"]["weight"], &loss["conf"]["alpha"]]);
+    weights.find_map(|weights| weights.as_array().map(Vec::len))
+}
+
+/// Checks that an output that is compared with a column of numbers is one number of each example, as the column is.
+fn check_numbers(configuration: &Configuration, plan: &Plan) -> Result<()> {
+    for (idx, (name, inputs)) in losses(configuration).enumerate() {
+        let (&[output, column], false) = (inputs.as_slice(), OF_CLASSES.contains(&name)) else { continue };
+        let layer = plan.layers().iter().find(|layer| layer.id == output);
+        if let Some(layer) = layer.filter(|layer| layer.shape.0 != [Dim::Fixed(1)]) {
+            bail!(
+                "loss.losses[{idx}].inputs[0]: expected one number for that of `{column}`, (batch, 1), found {}",
+                layer.shape
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Outputs of the layer that a loss compares with `target`.

@@ -30,6 +30,7 @@ impl Checked {
     /// What is wrong first, with its path.
     pub fn new(configuration: &Configuration) -> Result<Self> {
         let blueprint = Blueprint::of(configuration, None).with_context(|| configuration.path.display().to_string())?;
+        blueprint.check_learning(configuration).with_context(|| configuration.path.display().to_string())?;
         blueprint.reading(configuration, true)?;
         blueprint.reading(configuration, false)?;
         let rows = |rows: usize| blueprint.plan.clusters().iter().map(|it| (it.name.clone(), rows)).collect();

@@ -23,8 +23,9 @@ use super::configuration::{Configuration, Problem};
 use super::dictionaries::Dictionaries;
 use super::encoder_block;
 
-/// Parts of `training_params` that say how a text is read.
-const READING: [&str; 5] = ["max_lengths", "fixed_lengths", "text_preprocessing", "tokenizer", "legacy_padding"];
+/// Parts of `training_params` that say what is known and how a text is read.
+const READING: [&str; 6] =
+    ["vocabulary", "max_lengths", "fixed_lengths", "text_preprocessing", "tokenizer", "legacy_padding"];
 /// Parts of `inputs` that say nothing of the network.
 const NOT_OF_THE_NETWORK: [&str; 3] = ["data_paths", "use_cache", "positive_label"];
 
@@ -47,10 +48,19 @@ impl Design {
     /// If the file is wrong, is of another problem, or reads columns that are no texts; the message has file and path.
     pub fn open(path: &Path, problem: Problem) -> Result<Self> {
         let configuration = Configuration::read(path)?;
-        Self::of(configuration, problem).with_context(|| path.display().to_string())
+        let design = Self::quietly(configuration, problem).with_context(|| path.display().to_string())?;
+        let of_plan = design.blueprint.plan.warnings().iter().map(ToString::to_string);
+        for warning in design.configuration.warnings.iter().cloned().chain(of_plan) {
+            eprintln!("warning: {}: {warning}", path.display());
+        }
+        Ok(design)
     }
 
-    fn of(configuration: Configuration, problem: Problem) -> Result<Self> {
+    /// The same of a configuration that was read, of whose warnings nothing is said.
+    ///
+    /// # Errors
+    /// As [`Design::open`], without the file.
+    pub fn quietly(configuration: Configuration, problem: Problem) -> Result<Self> {
         let inputs = &configuration.inputs;
         if inputs.problem != problem {
             bail!("inputs.dataset_type: expected {}, found {}", problem.name(), inputs.problem.name());
@@ -77,10 +87,6 @@ impl Design {
         }
         if texts.is_empty() {
             bail!("inputs.model_inputs: expected a column of inputs.file_header, found none");
-        }
-        let of_plan = blueprint.plan.warnings().iter().map(ToString::to_string);
-        for warning in configuration.warnings.iter().cloned().chain(of_plan) {
-            eprintln!("warning: {}: {warning}", configuration.path.display());
         }
         Ok(Self { blueprint, reading, texts, configuration })
     }
@@ -118,7 +124,7 @@ impl Design {
             let mut columns = vec![String::new(); names.len()];
             for (name, text) in self.texts.iter().zip(texts) {
                 if let Some(place) = self.reading.layout.place(name) {
-                    columns[place] = text.trim().to_string();
+                    columns[place] = text.to_string();
                 }
             }
             numbers.push(number);

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::answers::{self, Answer, Reading, ask};
 use super::configuration::{Configuration, Problem};
 use super::encoded::Encoded;
-use super::model::Model;
+use super::model::{Model, gives_probs};
 use crate::report;
 
 impl Model {
@@ -21,17 +21,11 @@ impl Model {
             Problem::Mrc => vec![0, 1],
             _ => self.blueprint.answer.clone(),
         };
-        let items = configuration.architecture().as_array().map(Vec::as_slice).unwrap_or_default();
-        // As the original: what a Linear layer gives is made probabilities unless it says that it did so itself.
         let is_probs = |&head: &usize| {
-            let layer = self.blueprint.plan.layers().iter().find(|layer| outputs.get(head) == Some(&layer.id));
-            layer.is_some_and(|layer| {
-                let item = items.iter().find(|item| item["layer_id"] == layer.owner.as_str());
-                item.is_some_and(|item| item["conf"]["last_hidden_softmax"] == true)
-            })
+            outputs.get(head).is_some_and(|output| gives_probs(configuration, &self.blueprint.plan, output))
         };
-        let gives_probs = heads.iter().map(is_probs).collect();
-        Reading { problem: configuration.inputs.problem, heads, gives_probs }
+        let probs = heads.iter().map(is_probs).collect();
+        Reading { problem: configuration.inputs.problem, heads, gives_probs: probs }
     }
 
     /// The names of the classes that answers are of.
@@ -42,7 +36,7 @@ impl Model {
     /// What the network says of all examples.
     ///
     /// # Errors
-    /// If it cannot read them, or Ctrl-C was pressed.
+    /// If it cannot read them.
     pub fn ask(&self, encoded: &Encoded, reading: &Reading) -> Result<Vec<Answer>> {
         ask(&self.network, encoded, reading, self.device.is_cpu())
     }

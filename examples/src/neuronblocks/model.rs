@@ -15,7 +15,7 @@ use kd_core::checkpoint;
 use kd_core::variables::Variables;
 use kd_data::features::WORDS;
 use kd_data::vectors::Vectors;
-use kd_students::plan::Network;
+use kd_students::plan::{Network, Plan};
 
 use super::blueprint::Blueprint;
 use super::configuration::Configuration;
@@ -103,6 +103,34 @@ impl Model {
         self.network.set_vectors(WORDS, &rows)?;
         Ok(known)
     }
+}
+
+/// Whether an output is already probabilities: as in the original, a Linear layer's are logits unless it says that it made
+/// probabilities of them itself.
+pub fn gives_probs(configuration: &Configuration, plan: &Plan, output: &str) -> bool {
+    let items = configuration.architecture().as_array().map(Vec::as_slice).unwrap_or_default();
+    let layer = plan.layers().iter().find(|layer| layer.id == output);
+    layer.is_some_and(|layer| {
+        let item = items.iter().find(|item| item["layer_id"] == layer.owner.as_str());
+        item.is_some_and(|item| item["conf"]["last_hidden_softmax"] == true)
+    })
+}
+
+/// Copies the folder of a network, the weights last.
+///
+/// # Errors
+/// If a file cannot be read or written.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    for name in [CONFIGURATION, DICTIONARIES, WEIGHTS] {
+        let bytes = std::fs::read(from.join(name)).with_context(|| from.join(name).display().to_string())?;
+        checkpoint::replace_file_with(&to.join(name), &bytes)?;
+    }
+    Ok(())
+}
+
+/// Whether a folder is that of a network.
+pub fn is_there(folder: &Path) -> bool {
+    [CONFIGURATION, DICTIONARIES, WEIGHTS].iter().all(|name| folder.join(name).exists())
 }
 
 /// Writes the folder of a network with these values; the weights last, so that a folder that has them is whole.

@@ -90,6 +90,7 @@ pub fn train(flags: &flags::Train) -> Result<()> {
     let base = base_of(&configuration)?;
 
     let sketch = Blueprint::of(&configuration, None).with_context(|| configuration.path.display().to_string())?;
+    sketch.check_learning(&configuration).with_context(|| configuration.path.display().to_string())?;
     warn(configuration.warnings.iter().cloned().chain(sketch.warnings()));
     let reading = sketch.reading(&configuration, true)?;
     let default_cache = base.join("cache");

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use anyhow::Result;
 use kd_core::variables::mix;
 use kd_data::features::WORDS;
-use kd_data::vectors::{self, Format, Storage, Vectors};
+use kd_data::vectors::{self, Format, Storage};
 use kd_students::blocks::embedding::Table as Rows;
 use kd_students::plan::Plan;
 
 use super::configuration::{Configuration, VectorCoding, VectorType};
 use super::dictionaries::{Dictionaries, SPECIAL};
+
+pub use kd_data::vectors::Vectors;
 
 /// A file of vectors, and how many of its words become known.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,12 +10,11 @@ use kd_core::model::{Mode, Student};
 use kd_core::ops::packed::Precision;
 use kd_core::variables::Variables;
 use kd_data::encode::{Encode, EncodedWords};
-use kd_students::bundle::Bundle;
 use kd_teachers::config::EncoderConfig;
 use kd_teachers::heads::{HeadOptions, TokenTagger};
 use serde::{Deserialize, Serialize};
 
-use super::{Data, Pretrained};
+use super::{Data, Pretrained, Tag};
 
 /// Sentences of a batch that are timed.
 const BATCHES: [usize; 4] = [1, 32, 64, 128];
@@ -51,7 +50,7 @@ pub struct Speed {
 /// weights (piece ids to logits), in that order; at most about `seconds` for each model and batch size.
 pub fn measure(
     data: &Data,
-    student: &Bundle,
+    student: &dyn Tag,
     teacher: &Pretrained,
     device: &Device,
     seconds: f64,
@@ -67,7 +66,9 @@ pub fn measure(
         bytes: 4 * student.parameter_count() as u64,
         latency: latencies(seconds, |batch| {
             let sentences = of_size(batch);
-            Ok(move || student.tag(&sentences).map(drop).map_err(candle_core::Error::wrap))
+            Ok(move || {
+                student.tags(&sentences).map(drop).map_err(|error| candle_core::Error::msg(format!("{error:#}")))
+            })
         })?,
     };
 

@@ -8,6 +8,8 @@
 //!
 //! Everything is kept in the draw's folder, and what is there already is not made again.
 
+mod built_in;
+mod from_file;
 mod latency;
 mod report;
 mod students;
@@ -24,9 +26,10 @@ use kd_data::tags::{Classes, TagScheme, convert_all};
 use serde::{Deserialize, Serialize};
 
 pub use crate::folder::Folder;
+pub use from_file::{load, open, vectors};
 pub use latency::{BatchLatency, Speed, measure};
 pub use report::{Column, Report};
-pub use students::{Classroom, StudentSettings, Trained, Way};
+pub use students::{Classroom, StudentSettings, Tag, Trained, Way};
 pub use teacher::{Pretrained, TeacherSettings, ask};
 
 /// The three parts of a data set, in IOB2.

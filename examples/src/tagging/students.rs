@@ -1,26 +1,29 @@
 //! Trains a student one of four ways and scores it.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
-use candle_core::{DType, Device, Tensor};
-use kd_core::batch::Batch;
+use candle_core::Device;
+use kd_core::batch::{Batch, Tokens};
 use kd_core::metrics::entity_f1;
+use kd_core::model::Student;
 use kd_core::objective::{CrfTarget, Distillation};
-use kd_core::optim::AdamWConfig;
+use kd_core::optim::{AdamWConfig, Group};
 use kd_core::trainer::{Interval, Outcome, Trainer, TrainerConfig};
 use kd_core::variables::Variables;
 use kd_data::batches::{BatchPlan, DEFAULT_POOL, collate_labels};
 use kd_data::glove::Vectors;
 use kd_data::tags::Classes;
 use kd_data::teacher_outputs::TeacherRows;
-use kd_data::vocabulary::Vocabulary;
-use kd_students::bundle::{self, Bundle, BundleOptions, Description, StudentConfig};
-use kd_students::encoder::{SPECIAL, UNKNOWN, WordEncoderConfig, append_words};
-use kd_students::lookup::{Kind, Lookup};
-use kd_students::tagger::{Head, Tagger, TaggerConfig};
+use kd_students::bundle;
+use kd_students::tagger::Head;
 use serde::{Deserialize, Serialize};
 
+use super::built_in::BuiltIn;
+use super::from_file::FromFile;
 use super::{Draw, Folder, Scores};
 use crate::interrupt::Interrupted;
+use crate::neuronblocks::design::Design;
 use crate::progress::Progress;
 
 /// What a student learns from.
@@ -110,20 +113,6 @@ impl StudentSettings {
     }
 }
 
-/// The words and characters of the training text of a draw, labelled or not: what its students learn.
-///
-/// Dev and test are not looked at. A rare word without a vector gets no row, so that the row of unknown words is trained.
-fn lookup(draw: &Draw, vectors: Option<&Vectors>, settings: &StudentSettings) -> Result<Lookup> {
-    let texts = || draw.data.examples[..draw.training].iter().map(|sentence| &sentence.words);
-    let has_vector: std::collections::HashSet<&str> =
-        vectors.iter().flat_map(|vectors| &vectors.words).map(String::as_str).collect();
-    let keep = |word: &str, count: usize| count >= settings.min_count || has_vector.contains(word);
-    let words = Vocabulary::words_where(texts(), keep);
-    let characters = Vocabulary::characters(texts());
-    let characters = characters.symbols().iter().flat_map(|symbol| symbol.chars()).collect();
-    Ok(Lookup::new(words.symbols().to_vec(), characters, true, WordEncoderConfig::compact(2, 2).max_chars)?)
-}
-
 /// A trained student and its scores.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trained {
@@ -135,17 +124,36 @@ pub struct Trained {
     pub bytes: u64,
 }
 
-/// The words beyond the training text, for after training.
-fn further_words(lookup: &Lookup, vectors: &Vectors, rows: usize) -> Result<(Vec<String>, Tensor)> {
-    let (mut words, mut values) = (Vec::new(), Vec::new());
-    for (word, vector) in vectors.words.iter().zip(vectors.values.chunks_exact(vectors.width)).take(rows) {
-        if lookup.word(word) == UNKNOWN {
-            words.push(word.clone());
-            values.extend_from_slice(vector);
-        }
+/// A student while it learns.
+pub(super) trait Pupil {
+    /// What learns.
+    fn student(&self) -> &dyn Student;
+
+    /// Its variables.
+    fn variables(&self) -> &Variables;
+
+    /// Those that stay as they are.
+    fn frozen(&self) -> Vec<Group> {
+        Vec::new()
     }
-    let shape = (words.len(), vectors.width);
-    Ok((words, Tensor::from_vec(values, shape, &Device::Cpu)?))
+
+    /// These sentences of the draw's training text, as it reads them.
+    fn tokens(&self, examples: &[usize]) -> candle_core::Result<Tokens>;
+
+    /// Saves it as it is now, and reads it again.
+    fn save(&self, folder: &Path) -> Result<Box<dyn Tag>>;
+}
+
+/// A student that was saved.
+pub trait Tag: std::fmt::Debug {
+    /// The tag of every word of every sentence.
+    ///
+    /// # Errors
+    /// If it cannot read one.
+    fn tags(&self, sentences: &[Vec<String>]) -> Result<Vec<Vec<String>>>;
+
+    /// Number of values in all of its variables.
+    fn parameter_count(&self) -> usize;
 }
 
 /// What all students of one draw share.
@@ -159,6 +167,8 @@ pub struct Classroom<'a> {
     pub outputs: &'a TeacherRows,
     /// Pretrained word vectors.
     pub vectors: Option<&'a Vectors>,
+    /// The student's network, if it is from a file.
+    pub design: Option<&'a Design>,
     /// Sizes and training.
     pub settings: &'a StudentSettings,
     /// Seed of the draw; initial weights and the order of examples depend on it alone, not on the way.
@@ -175,35 +185,13 @@ impl Classroom<'_> {
 
     fn train_anew(&self, way: Way, folder: &Folder) -> Result<Trained> {
         let Self { draw, classes, settings, seed, device, .. } = *self;
-        let lookup = lookup(draw, self.vectors, settings)?;
-        let sizes = WordEncoderConfig::compact(lookup.word_rows(), lookup.character_rows());
-        let config = TaggerConfig { encoder: sizes, head: settings.head };
-        let variables = Variables::new(seed, DType::F32, device);
-        let tagger = Tagger::new(&config, classes.len(), variables.builder())?;
-        let (mut description, mut further) = (description(&config, classes, &lookup), None);
-        if let Some(vectors) = self.vectors {
-            let pairs = vectors.words.iter().zip(vectors.values.chunks_exact(vectors.width));
-            let rows = pairs.filter_map(|(word, vector)| match lookup.word(word) {
-                UNKNOWN => None,
-                row => Some((row as usize, vector.to_vec())),
-            });
-            tagger.set_word_vectors(&rows.collect::<Vec<_>>())?;
-            let (words, rows) = further_words(&lookup, vectors, settings.vector_rows)?;
-            description.words.extend(words);
-            let sizes = WordEncoderConfig { words: description.words.len() + SPECIAL, ..config.encoder.clone() };
-            description.student = StudentConfig::Tagger(TaggerConfig { encoder: sizes, ..config });
-            further = Some(rows);
-        }
-        let path = folder.path.join(way.name());
-        // What is scored is what is saved: with the further words, and as precise as the file.
-        let saved = || -> Result<Bundle> {
-            let variables = match &further {
-                Some(rows) => append_words(&variables, rows)?,
-                None => variables.clone(),
-            };
-            bundle::save(&path, &description, &variables, BundleOptions { half_precision: true })?;
-            Ok(Bundle::load(&path, device)?)
+        let pupil: Box<dyn Pupil> = match self.design {
+            Some(design) => Box::new(FromFile::new(self, design)?),
+            None => Box::new(BuiltIn::new(self)?),
         };
+        let path = folder.path.join(way.name());
+        // What is scored is what is saved.
+        let saved = || pupil.save(&path);
 
         let trained_on = if way.reads_unlabelled() { draw.training } else { draw.labelled };
         let mut labels = classes.encode(&draw.data.select(&(0..draw.labelled).collect::<Vec<_>>()))?;
@@ -214,7 +202,7 @@ impl Classroom<'_> {
         let plan = BatchPlan::new(lengths, settings.batch_size, seed, DEFAULT_POOL)?;
         let batches = plan.batches(|examples| {
             Ok(Batch {
-                tokens: lookup.tokens(&self.words(&examples), Kind::Words, device)?,
+                tokens: pupil.tokens(&examples)?,
                 labels: Some(collate_labels(&labels, &examples, device)?),
                 targets: vec![],
                 teachers: vec![self.outputs.collate(&examples, classes.names(), device)?],
@@ -223,53 +211,42 @@ impl Classroom<'_> {
                 examples,
             })
         });
-        let small_dev = || self.f1(&saved()?, &draw.small_dev);
+        let small_dev = || self.f1(&*saved()?, &draw.small_dev);
         let mut evaluate = || small_dev().map_err(|error| candle_core::Error::msg(error).into());
 
         let objective = settings.objective(way);
         let checkpoint = folder.path.join(format!("{}.checkpoint", way.name()));
-        let config = settings.trainer(seed, folder.checkpoint_every);
-        let mut trainer = Trainer::new(&tagger, &variables, &objective, config)?.with_checkpoint(&checkpoint)?;
+        let config = TrainerConfig { groups: pupil.frozen(), ..settings.trainer(seed, folder.checkpoint_every) };
+        let trainer = Trainer::new(pupil.student(), pupil.variables(), &objective, config)?;
+        let mut trainer = trainer.with_checkpoint(&checkpoint)?;
         let mut progress = Progress::new(way.name(), settings.steps, trainer.step_count(), "steps");
         if trainer.fit(&batches, Some(&mut evaluate), &mut progress)? == Outcome::Interrupted {
             bail!(Interrupted);
         }
         drop(progress);
 
-        let (bundle, best) = (saved()?, trainer.best());
+        let (tagger, best) = (saved()?, trainer.best());
         let scores = Scores {
             small_dev_f1: best.map(|best| best.score),
-            dev_f1: self.f1(&bundle, &draw.dev())?,
-            test_f1: self.f1(&bundle, &draw.test())?,
+            dev_f1: self.f1(&*tagger, &draw.dev())?,
+            test_f1: self.f1(&*tagger, &draw.test())?,
             steps: trainer.step_count(),
             best_step: best.map_or(trainer.step_count(), |best| best.step),
         };
         if checkpoint.exists() {
             std::fs::remove_file(&checkpoint)?;
         }
-        Ok(Trained { scores, parameters: bundle.parameter_count(), bytes: bundle::bytes(&path)? })
+        Ok(Trained { scores, parameters: tagger.parameter_count(), bytes: bundle::bytes(&path)? })
     }
 
-    fn words(&self, examples: &[usize]) -> Vec<Vec<String>> {
+    pub(super) fn words(&self, examples: &[usize]) -> Vec<Vec<String>> {
         examples.iter().map(|&id| self.draw.data.examples[id].words.clone()).collect()
     }
 
     /// Entity F1 of a saved student on these sentences.
-    fn f1(&self, bundle: &Bundle, ids: &[usize]) -> Result<f64> {
-        let tagged = bundle.tag(&self.words(ids))?;
-        let tags: Vec<Vec<&str>> =
-            tagged.iter().map(|words| words.iter().map(|word| word.tag.as_str()).collect()).collect();
+    fn f1(&self, tagger: &dyn Tag, ids: &[usize]) -> Result<f64> {
+        let tags = tagger.tags(&self.words(ids))?;
         let gold = ids.iter().map(|&id| self.draw.data.examples[id].tags.as_slice());
         Ok(entity_f1(gold.zip(tags.iter().map(Vec::as_slice)))?.f1())
-    }
-}
-
-fn description(config: &TaggerConfig, classes: &Classes, lookup: &Lookup) -> Description {
-    Description {
-        student: StudentConfig::Tagger(config.clone()),
-        classes: classes.names().to_vec(),
-        words: lookup.words().to_vec(),
-        characters: lookup.characters().to_vec(),
-        lower_case: true,
     }
 }

@@ -99,7 +99,8 @@ pub fn ask(
     let about = About {
         tokenizer: pretrained.pieces.digest().to_string(),
         max_len: pretrained.max_len,
-        ..About::named(&settings.model, weights, classes.names().to_vec())
+        weights,
+        ..About::named(&settings.model, "", classes.names().to_vec())
     };
     let path = folder.path.join("teacher-outputs.shard");
     let found = if path.exists() { Some(TeacherOutputs::open_file(&path)?) } else { None };

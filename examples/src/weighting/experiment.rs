@@ -221,13 +221,13 @@ impl Experiment<'_> {
             Some(watch) => watch.finish(steps)?,
             None => (Vec::new(), None),
         };
-        if let Some(students) = self.students {
-            built.save(&self.pupil, std::slice::from_ref(&self.set().classes), &students.join(&name))?;
-        }
         let chosen = evaluations.iter().find(|evaluation| evaluation.step == kept_step).map(|kept| kept.score);
         let encoded: Vec<&dyn Encode> = self.classroom.taught.encoded.report.iter().map(|part| &**part).collect();
         let parts = self.set().report.iter().map(|(part, _)| part.name().to_string());
         let said: Answers = parts.zip(built.answers(0, &encoded, self.device)?).collect();
+        if let Some(students) = self.students {
+            built.save(&self.pupil, std::slice::from_ref(&self.set().classes), &students.join(&name))?;
+        }
         Ok(Record {
             name,
             decides,

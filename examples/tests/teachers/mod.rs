@@ -68,7 +68,9 @@ pub(crate) fn animals(folder: &Path) -> PathBuf {
 
 /// A teacher that holds the class `truth` of an example likelier by 3 logits, or the next class where its number says so.
 pub(crate) struct Teacher<'a> {
+    /// Its file's name.
     pub(crate) name: &'a str,
+    /// Which teacher it is.
     pub(crate) weights: &'a str,
     pub(crate) classes: &'a [&'a str],
     pub(crate) truth: fn(usize) -> usize,
@@ -89,7 +91,7 @@ impl Teacher<'_> {
             (0..classes.len()).map(|class| if class == said { 2.0 } else { -1.0 }).collect()
         };
         let logits: Vec<Vec<f32>> = pairs.iter().map(|(idx, _)| row(*idx)).collect();
-        let mut outputs = TeacherOutputs::in_memory(About::named(self.name, self.weights, classes.clone())).unwrap();
+        let mut outputs = TeacherOutputs::in_memory(About::named("teacher", self.weights, classes.clone())).unwrap();
         let logits = Tensor::new(logits, &Device::Cpu).unwrap();
         outputs.append(&contents, &vec![1; contents.len()], &logits).unwrap();
         let path = folder.join(format!("{}.shard", self.name));

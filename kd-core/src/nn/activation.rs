@@ -127,7 +127,7 @@ impl Activation {
     pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         use ActivationKind as Kind;
         match self.kind {
-            Kind::Sigmoid => sigmoid(xs),
+            Kind::Sigmoid => candle_nn::ops::sigmoid(xs),
             Kind::Tanh => xs.tanh(),
             Kind::ReLU | Kind::Threshold => positive(xs),
             Kind::PReLU => match &self.slope {
@@ -183,11 +183,6 @@ fn held(xs: &Tensor, low: f64, high: f64) -> Result<Tensor> {
 /// One value in the shape of `xs`, without its memory.
 fn constant(xs: &Tensor, value: f64) -> Result<Tensor> {
     Tensor::new(value as f32, xs.device())?.to_dtype(xs.dtype())?.broadcast_as(xs.shape())
-}
-
-/// `(1 + tanh(x / 2)) / 2`, which overflows nowhere.
-fn sigmoid(xs: &Tensor) -> Result<Tensor> {
-    (xs * 0.5)?.tanh()?.affine(0.5, 0.5)
 }
 
 /// `ln(1 + e^x)` from the larger of `x` and 0, so that nothing overflows.

@@ -6,18 +6,18 @@ use candle_core::{Result, Tensor};
 use crate::error::Error;
 use crate::optim::{Group, Optimizer, sum_of_squares};
 
-/// Updates within which a bias or a norm's scale must have had a gradient.
+/// Updates within which a variable must have had a gradient that is not all zero.
 pub(super) const UPDATES: usize = 10;
 
 /// The check of the first updates.
 ///
-/// A graph that was cut leaves a variable without a gradient, and a dead layer leaves a matrix with one that is all
-/// zero; both are seen at the first update. A vector may be still for a while without a fault (a bias whose gradient
-/// cancels), so it has [`UPDATES`] of them.
+/// A graph that was cut leaves a variable without a gradient, which is seen at the first update. A dead layer leaves one that
+/// is all zero; but a variable may be still for a while without a fault (a recurrent matrix while texts have one token, a
+/// margin that holds, a bias whose gradient cancels), so it has [`UPDATES`] of them.
 #[derive(Debug)]
 pub(super) struct Liveness {
     may_be_still: Vec<Group>,
-    /// Vectors whose gradient was all zero in every update so far; `None` before the first.
+    /// Variables whose gradient was all zero in every update so far; `None` before the first.
     pub(super) still: Option<Vec<String>>,
 }
 
@@ -43,7 +43,6 @@ impl Liveness {
             match gradients.get(var.as_tensor()) {
                 None if self.still.is_none() => dead.push(format!("`{name}` has no gradient")),
                 Some(gradient) if !is_all_zero(gradient)? => {}
-                Some(_) if var.rank() >= 2 => dead.push(format!("the gradient of `{name}` is all zero")),
                 _ => still.push(name.to_string()),
             }
         }

@@ -177,9 +177,8 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// If more than `max_skipped` steps in a row had a loss or a gradient that is not finite (the weights are not
-    /// changed then), or if a trained variable takes no part in the loss. At the first update that is one without a
-    /// gradient, and a matrix whose gradient is all zero; a vector has ten updates to get one. See `may_be_still` of
-    /// [`TrainerConfig`].
+    /// changed then), or if a trained variable takes no part in the loss: one without a gradient at the first update, or
+    /// with one that is all zero in each of the first ten. See `may_be_still` of [`TrainerConfig`].
     pub fn step(&mut self, batch: &Batch) -> Result<Report> {
         self.step_on(&mut std::iter::once(Ok(batch.clone())))
     }

@@ -92,13 +92,14 @@ pub enum FloatType {
 }
 
 impl About {
-    /// A teacher of these classes of which only the logits are kept, known by `weights` alone; for a model that is not in
-    /// Rust, an API for example.
-    pub fn named(model: impl Into<String>, weights: impl Into<String>, classes: Vec<String>) -> Self {
+    /// A teacher of these classes of which only the logits are kept, known by its name and by `version`, which tells one of
+    /// its versions from another; for a model that is not in Rust, an API for example.
+    pub fn named(model: impl Into<String>, version: impl AsRef<str>, classes: Vec<String>) -> Self {
+        let model = model.into();
         Self {
-            model: model.into(),
             revision: None,
-            weights: weights.into(),
+            weights: digest::of_parts([model.as_str(), version.as_ref()]),
+            model,
             tokenizer: String::new(),
             max_len: 0,
             compute: FloatType::F32.name().to_string(),

@@ -16,6 +16,7 @@ use kd_core::nn::{Activation, ActivationKind, Linear};
 use kd_core::ops;
 use serde::Deserialize;
 
+use super::linear::check_activation;
 use super::{Block, BlockConfig, Shape, Site, Value, mask_or_ones};
 
 /// Configuration of `Attention`: `(batch, len, width)` and `(batch, len2, width)` → `(batch, len, width)`.
@@ -82,6 +83,7 @@ impl BlockConfig for MatchAttentionConfig {
 
     fn infer(&self, inputs: &[Shape], _: &Site) -> std::result::Result<Shape, String> {
         two_texts(inputs)?;
+        check_activation(self.activation, &inputs[0])?;
         Ok(inputs[0].clone())
     }
 
@@ -124,12 +126,12 @@ struct Attention {
 
 impl Block for Attention {
     fn forward(&self, inputs: &[Value], _: Mode) -> Result<Value> {
-        let [x, z] = [&inputs[0], &inputs[1]];
+        let [x, z] = [inputs[0].vectors()?, inputs[1].vectors()?];
         let scores = match &self.projection {
-            None => dots(&x.tensor, &z.tensor)?,
-            Some(projection) => dots(&projection.forward(&x.tensor)?, &projection.forward(&z.tensor)?)?,
+            None => dots(&x, &z)?,
+            Some(projection) => dots(&projection.forward(&x)?, &projection.forward(&z)?)?,
         };
-        Ok(x.with(attend(&scores, z.mask.as_ref().filter(|_| !self.legacy_padding), &z.tensor)?))
+        Ok(inputs[0].with_last(attend(&scores, inputs[1].mask.as_ref().filter(|_| !self.legacy_padding), &z)?))
     }
 }
 
@@ -137,12 +139,12 @@ impl Block for Attention {
 mod tests {
     use super::*;
     use crate::blocks::Dim;
-    use crate::blocks::checks::{Given, check, refused, run_values, run_with};
+    use crate::blocks::checks::{Given, LEN, check, refused, run_values, run_with};
     use crate::blocks::reference::{case, tensor};
     use kd_core::testing::{assert_close, device};
 
     fn texts() -> [Given; 2] {
-        [Given::text(Dim::Varies, 4, &[5, 1, 7, 2, 0]), Given::text(Dim::Varies, 4, &[3, 6, 0, 2, 1])]
+        [Given::text(LEN, 4, &[5, 1, 7, 2, 0]), Given::text(LEN, 4, &[3, 6, 0, 2, 1])]
     }
 
     #[test]
@@ -199,9 +201,9 @@ mod tests {
 
     #[test]
     fn widths_that_differ_are_named() {
-        let texts = [3, 5].map(|width| Shape::sequence(Dim::Varies, width));
+        let texts = [3, 5].map(|width| Shape::sequence(LEN, width));
         assert_eq!(refused(&AttentionConfig {}, &texts), "expected two texts of one width, found 3 and 5");
-        let vector = [Shape::sequence(Dim::Varies, 3), Shape::vector(3)];
+        let vector = [Shape::sequence(LEN, 3), Shape::vector(3)];
         assert!(refused(&MatchAttentionConfig::default(), &vector).contains("rank 3, found (batch, 3)"));
     }
 }

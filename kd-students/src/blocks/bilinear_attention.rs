@@ -43,22 +43,21 @@ struct BilinearAttention {
 
 impl Block for BilinearAttention {
     fn forward(&self, inputs: &[Value], _: Mode) -> Result<Value> {
-        let question = self.linear.forward(&inputs[1].tensor)?.unsqueeze(2)?;
-        Ok(inputs[0].with(inputs[0].tensor.contiguous()?.matmul(&question)?))
+        let question = self.linear.forward(&inputs[1].vectors()?)?.unsqueeze(2)?;
+        Ok(inputs[0].with_last(inputs[0].vectors()?.contiguous()?.matmul(&question)?))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blocks::Dim;
-    use crate::blocks::checks::{Given, check, refused, run_with};
+    use crate::blocks::checks::{Given, LEN, check, refused, run_with};
     use candle_core::Tensor;
     use kd_core::testing::device;
 
     #[test]
     fn shapes_padding_and_variables() {
-        check(&BilinearAttentionConfig {}, &[Given::text(Dim::Varies, 4, &[5, 1, 7]), Given::vector(3)]);
+        check(&BilinearAttentionConfig {}, &[Given::text(LEN, 4, &[5, 1, 7]), Given::vector(3)]);
     }
 
     #[test]
@@ -76,7 +75,7 @@ mod tests {
 
     #[test]
     fn the_question_is_a_vector() {
-        let texts = [3, 5].map(|width| Shape::sequence(Dim::Varies, width));
+        let texts = [3, 5].map(|width| Shape::sequence(LEN, width));
         assert!(
             refused(&BilinearAttentionConfig {}, &texts).contains("expected an input of rank 2, found (batch, len, 5)")
         );

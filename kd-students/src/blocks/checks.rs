@@ -6,7 +6,11 @@ use kd_core::model::Mode;
 use kd_core::testing::{assert_all_variables_learn, assert_close, device, random};
 use kd_core::variables::Variables;
 
-use super::{Block, BlockConfig, Dim, Shape, Site, Value};
+use super::{Block, BlockConfig, Dim, Length, Shape, Site, Value};
+
+/// The length of a text, and that of another.
+pub(crate) const LEN: Dim = Dim::Varies(Length::of_branch(0));
+pub(crate) const LEN2: Dim = Dim::Varies(Length::of_branch(1));
 
 /// An input: its shape, and the number of tokens of each example on axis 1 and on axis 2 where those have padding.
 pub(crate) struct Given {
@@ -43,7 +47,7 @@ impl Given {
     fn sizes(&self, longest: impl Fn(&[usize]) -> usize) -> Vec<usize> {
         let size = |(axis, dim): (usize, &Dim)| match dim {
             Dim::Fixed(size) => *size,
-            Dim::Varies => longest(self.tokens(axis + 1).expect("an axis that varies has tokens")),
+            Dim::Varies(_) => longest(self.tokens(axis + 1).expect("an axis that varies has tokens")),
         };
         self.shape.0.iter().enumerate().map(size).collect()
     }
@@ -69,12 +73,27 @@ impl Given {
         value
     }
 
+    /// A batch with two more positions of padding, made of `garbage`, on each axis that varies.
+    fn longer(&self, batch: &Value, garbage: u64) -> Value {
+        let mut value = batch.clone();
+        for axis in [1, 2] {
+            let (Some(_), Some(Dim::Varies(_))) = (self.tokens(axis), self.shape.0.get(axis - 1)) else { continue };
+            let mut dims = value.tensor.dims().to_vec();
+            dims[axis] = 2;
+            let more = random(garbage, dims).unwrap();
+            value.tensor = Tensor::cat(&[&value.tensor, &more], axis).unwrap();
+            let mask = if axis == 1 { &mut value.mask } else { &mut value.second_mask };
+            *mask = mask.as_ref().map(|mask| mask.pad_with_zeros(1, 0, 2).unwrap());
+        }
+        value
+    }
+
     /// Example `idx` of a batch, without padding where the axis may vary.
     fn alone(&self, batch: &Value, idx: usize) -> Value {
         let cut = |tensor: &Tensor, axes: &[usize]| {
             let mut tensor = tensor.narrow(0, idx, 1).unwrap();
             for (at, &axis) in axes.iter().enumerate() {
-                if let (Some(tokens), Dim::Varies) = (self.tokens(axis), self.shape.0[axis - 1]) {
+                if let (Some(tokens), Dim::Varies(_)) = (self.tokens(axis), self.shape.0[axis - 1]) {
                     tensor = tensor.narrow(at + 1, 0, tokens[idx]).unwrap();
                 }
             }
@@ -123,7 +142,7 @@ fn fixed(dims: &[usize]) -> Shape {
 }
 
 /// Checks `config` on these inputs: the shape of the output is the inferred one; an example alone, and with other values on
-/// its padding, gives what it gives in the batch; every variable learns.
+/// its padding or more of it, in training too, gives what it gives in the batch; every variable learns.
 pub(crate) fn check(config: &dyn BlockConfig, given: &[Given]) {
     let site = Site::default();
     let shapes: Vec<Shape> = given.iter().map(|given| given.shape.clone()).collect();
@@ -140,14 +159,26 @@ pub(crate) fn check(config: &dyn BlockConfig, given: &[Given]) {
     let expected = output.zeroed().unwrap();
     let other = block.forward(&batch(200), Mode::Eval).unwrap().zeroed().unwrap();
     assert_close(&other, &expected, 1e-12, 1e-12).unwrap_or_else(|error| panic!("{config:?}, padding: {error}"));
+    // In training a normalisation sees the batch. Each time is that of a new block, for what it observes is kept.
+    let trained = |inputs: &[Value], seed: u64| {
+        let output = built(config, &shapes, &site).0.forward(inputs, Mode::Train { seed });
+        output.and_then(|output| output.zeroed()).unwrap()
+    };
+    let of_batch = trained(&inputs, 3);
+    assert_close(&trained(&batch(200), 3), &of_batch, 1e-12, 1e-12)
+        .unwrap_or_else(|error| panic!("{config:?}, padding in training: {error}"));
+    // What is dropped depends on the shape; without dropout a batch may be longer.
+    if assert_close(&trained(&inputs, 4), &of_batch, 0.0, 0.0).is_ok() {
+        let longer: Vec<Value> = given.iter().zip(&inputs).map(|(given, input)| given.longer(input, 300)).collect();
+        let longer = cut_to(&trained(&longer, 3), of_batch.dims());
+        assert_close(&longer, &of_batch, 1e-12, 1e-12)
+            .unwrap_or_else(|error| panic!("{config:?}, more padding in training: {error}"));
+    }
     for idx in 0..examples {
         let alone: Vec<Value> = given.iter().zip(&inputs).map(|(given, input)| given.alone(input, idx)).collect();
         let alone = block.forward(&alone, Mode::Eval).unwrap();
         fits(&alone, &inferred, 1);
-        let mut of_batch = expected.narrow(0, idx, 1).unwrap();
-        for (axis, &size) in alone.tensor.dims().iter().enumerate().skip(1) {
-            of_batch = of_batch.narrow(axis, 0, size).unwrap();
-        }
+        let of_batch = cut_to(&expected.narrow(0, idx, 1).unwrap(), alone.tensor.dims());
         assert_close(&alone.zeroed().unwrap(), &of_batch, 1e-12, 1e-12)
             .unwrap_or_else(|error| panic!("{config:?}, example {idx} alone: {error}"));
     }
@@ -155,6 +186,11 @@ pub(crate) fn check(config: &dyn BlockConfig, given: &[Given]) {
     // Twice: once alone and once through a curve, so that a sum that is constant (of probabilities) has a slope too.
     let loss = ((&expected * &weights).unwrap() + expected.sqr().unwrap()).unwrap();
     assert_all_variables_learn(&variables, &loss).unwrap_or_else(|error| panic!("{config:?}: {error}"));
+}
+
+/// The first positions of `tensor` on every axis.
+fn cut_to(tensor: &Tensor, dims: &[usize]) -> Tensor {
+    dims.iter().enumerate().fold(tensor.clone(), |tensor, (axis, &size)| tensor.narrow(axis, 0, size).unwrap())
 }
 
 /// Checks that `value` has the inferred shape, and masks that fit it.

@@ -10,7 +10,7 @@ use candle_nn::VarBuilder;
 use kd_core::model::Mode;
 use serde::Deserialize;
 
-use super::elementwise::{absolute_difference, one_shape, one_size};
+use super::elementwise::{absolute_difference, one_shape, one_size, tensors};
 use super::{Block, BlockConfig, Shape, Site, Value};
 
 /// A part of the output.
@@ -65,8 +65,8 @@ impl BlockConfig for CombinationConfig {
         Ok(inputs[0].with_width(origin + widths[0] * (usize::from(difference) + usize::from(product))))
     }
 
-    fn build(&self, _: &[Shape], _: &Site, _: VarBuilder<'_>) -> crate::Result<Box<dyn Block>> {
-        Ok(Box::new(self.clone()))
+    fn build(&self, _: &[Shape], site: &Site, _: VarBuilder<'_>) -> crate::Result<Box<dyn Block>> {
+        Ok(Box::new(Combination { config: self.clone(), legacy_padding: site.legacy_padding }))
     }
 }
 
@@ -75,33 +75,39 @@ pub(crate) fn listed(shapes: &[Shape]) -> String {
     shapes.iter().map(Shape::to_string).collect::<Vec<_>>().join(" and ")
 }
 
-impl Block for CombinationConfig {
+#[derive(Debug)]
+struct Combination {
+    config: CombinationConfig,
+    legacy_padding: bool,
+}
+
+impl Block for Combination {
     fn forward(&self, inputs: &[Value], _: Mode) -> Result<Value> {
         let last = inputs[0].tensor.rank() - 1;
         for input in &inputs[1..] {
             let [first, other] = [&inputs[0], input].map(|value| value.tensor.narrow(D::Minus1, 0, 1));
             one_size(&first?, &other?)?;
         }
+        let tensors = tensors(inputs, self.legacy_padding)?;
         let mut parts = Vec::new();
-        if self.has(Part::Origin) {
-            parts.extend(inputs.iter().map(|input| input.tensor.clone()));
+        if self.config.has(Part::Difference) {
+            parts.push(absolute_difference(&tensors[0], &tensors[1])?);
         }
-        if self.has(Part::Difference) {
-            parts.push(absolute_difference(&inputs[0].tensor, &inputs[1].tensor)?);
+        if self.config.has(Part::DotMultiply) {
+            let product = |product: Tensor, tensor: &Tensor| product * tensor;
+            parts.push(tensors[1..].iter().try_fold(tensors[0].clone(), product)?);
         }
-        if self.has(Part::DotMultiply) {
-            let product = |product: Tensor, input: &Value| product * &input.tensor;
-            parts.push(inputs[1..].iter().try_fold(inputs[0].tensor.clone(), product)?);
+        if self.config.has(Part::Origin) {
+            parts.splice(..0, tensors);
         }
-        Ok(inputs[0].with(Tensor::cat(&parts, last)?))
+        Ok(inputs[0].with_last(Tensor::cat(&parts, last)?))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blocks::Dim;
-    use crate::blocks::checks::{Given, check, refused, run};
+    use crate::blocks::checks::{Given, LEN, check, refused, run};
     use kd_core::testing::device;
 
     fn of(operations: &[Part]) -> CombinationConfig {
@@ -113,7 +119,7 @@ mod tests {
         check(&CombinationConfig::default(), &[Given::vector(3), Given::vector(3)]);
         check(&of(&[Part::Origin]), &[Given::vector(3), Given::vector(1), Given::vector(2)]);
         check(&of(&[Part::DotMultiply]), &[Given::vector(3), Given::vector(3), Given::vector(3)]);
-        let text = |width| Given::text(Dim::Varies, width, &[5, 1, 7]);
+        let text = |width| Given::text(LEN, width, &[5, 1, 7]);
         check(&of(&[Part::Origin]), &[text(3), text(2)]);
         check(&CombinationConfig::default(), &[text(3), text(3)]);
     }
@@ -134,7 +140,7 @@ mod tests {
             refused(&CombinationConfig::default(), &vectors),
             "expected inputs of one shape, found (batch, 3) and (batch, 4)"
         );
-        let mixed = [Shape::vector(3), Shape::sequence(Dim::Varies, 3)];
+        let mixed = [Shape::vector(3), Shape::sequence(LEN, 3)];
         assert_eq!(
             refused(&of(&[Part::Origin]), &mixed),
             "expected inputs alike but for the last axis, found (batch, 3) and (batch, len, 3)"

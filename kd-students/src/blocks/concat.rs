@@ -12,8 +12,8 @@ use kd_core::model::Mode;
 use serde::Deserialize;
 
 use super::combination::listed;
-use super::elementwise::one_size;
-use super::{Block, BlockConfig, Dim, Shape, Site, Value, mask_or_ones};
+use super::elementwise::{one_size, tensors};
+use super::{Block, BlockConfig, Dim, Length, Shape, Site, Value, mask_or_ones};
 
 /// Configuration of `Concat2D`: `(batch, width)` each → `(batch, sum of widths)`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -58,8 +58,8 @@ impl BlockConfig for Concat2dConfig {
         Ok(Shape::vector(inputs.iter().map(Shape::width).sum::<std::result::Result<usize, _>>()?))
     }
 
-    fn build(&self, _: &[Shape], _: &Site, _: VarBuilder<'_>) -> crate::Result<Box<dyn Block>> {
-        Ok(Box::new(Concat { axis: 1 }))
+    fn build(&self, _: &[Shape], site: &Site, _: VarBuilder<'_>) -> crate::Result<Box<dyn Block>> {
+        Ok(Box::new(Concat { axis: 1, legacy_padding: site.legacy_padding }))
     }
 }
 
@@ -77,11 +77,15 @@ impl BlockConfig for Concat3dConfig {
             }
             2 => Err(format!("expected texts of one length, found {}", listed(inputs))),
             1 if widths.iter().all(|&width| width == widths[0]) => {
-                let add = |sum, input: &Shape| match (sum, input.0[0]) {
+                let add = |sum: Dim, len: Dim| match (sum, len) {
                     (Dim::Fixed(sum), Dim::Fixed(len)) => Dim::Fixed(sum + len),
-                    _ => Dim::Varies,
+                    (Dim::Varies(len), Dim::Fixed(more)) | (Dim::Fixed(more), Dim::Varies(len)) => {
+                        Dim::Varies(len.and(more as isize))
+                    }
+                    _ => Dim::Varies(Length::made_of((sum, len))),
                 };
-                Ok(Shape::sequence(inputs.iter().fold(Dim::Fixed(0), add), widths[0]))
+                let len = inputs.iter().map(|input| input.0[0]).reduce(add).unwrap_or(Dim::Fixed(0));
+                Ok(Shape::sequence(len, widths[0]))
             }
             1 => Err(format!("expected texts of one width, found {}", listed(inputs))),
             axis => Err(format!("concat3D_axis: expected 1 or 2, found {axis}")),
@@ -89,10 +93,10 @@ impl BlockConfig for Concat3dConfig {
     }
 
     fn build(&self, inputs: &[Shape], site: &Site, _: VarBuilder<'_>) -> crate::Result<Box<dyn Block>> {
-        let words = self.axis == 1 && inputs.len() > 1;
+        let (words, legacy_padding) = (self.axis == 1 && inputs.len() > 1, site.legacy_padding);
         Ok(match words {
-            true => Box::new(ConcatWords { legacy_padding: site.legacy_padding }),
-            false => Box::new(Concat { axis: 2 }),
+            true => Box::new(ConcatWords { legacy_padding }),
+            false => Box::new(Concat { axis: 2, legacy_padding }),
         })
     }
 }
@@ -101,6 +105,7 @@ impl BlockConfig for Concat3dConfig {
 #[derive(Debug)]
 struct Concat {
     axis: usize,
+    legacy_padding: bool,
 }
 
 impl Block for Concat {
@@ -109,8 +114,7 @@ impl Block for Concat {
             let [first, other] = [&inputs[0], input].map(|value| value.tensor.narrow(self.axis, 0, 1));
             one_size(&first?, &other?)?;
         }
-        let tensors: Vec<&Tensor> = inputs.iter().map(|input| &input.tensor).collect();
-        Ok(inputs[0].with(Tensor::cat(&tensors, self.axis)?))
+        Ok(inputs[0].with_last(Tensor::cat(&tensors(inputs, self.legacy_padding)?, self.axis)?))
     }
 }
 
@@ -163,7 +167,7 @@ fn moved(first: &Value, second: &Value) -> Result<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blocks::checks::{Given, check, refused, run_values};
+    use crate::blocks::checks::{Given, LEN, check, refused, run_values};
     use kd_core::testing::{check_gradients, device, random};
 
     #[test]
@@ -171,8 +175,8 @@ mod tests {
         check(&Concat2dConfig::default(), &[Given::vector(3), Given::vector(1), Given::vector(2)]);
         let text = |len, width, tokens: &[usize]| Given::text(len, width, tokens);
         let tokens = [5, 0, 7];
-        check(&Concat3dConfig::default(), &[text(Dim::Varies, 3, &tokens), text(Dim::Varies, 2, &tokens)]);
-        for (first, second) in [(Dim::Varies, Dim::Varies), (Dim::Fixed(7), Dim::Fixed(4))] {
+        check(&Concat3dConfig::default(), &[text(LEN, 3, &tokens), text(LEN, 2, &tokens)]);
+        for (first, second) in [(LEN, LEN), (Dim::Fixed(7), Dim::Fixed(4))] {
             let texts = [text(first, 3, &tokens), text(second, 3, &[2, 4, 0]), text(first, 3, &tokens)];
             check(&Concat3dConfig { axis: 1 }, &texts);
         }
@@ -206,15 +210,12 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named() {
         let text = |len, width| Shape::sequence(len, width);
-        let message = refused(&Concat3dConfig::default(), &[text(Dim::Varies, 3), text(Dim::Fixed(5), 3)]);
+        let message = refused(&Concat3dConfig::default(), &[text(LEN, 3), text(Dim::Fixed(5), 3)]);
         assert_eq!(message, "expected texts of one length, found (batch, len, 3) and (batch, 5, 3)");
-        let message = refused(&Concat3dConfig { axis: 1 }, &[text(Dim::Varies, 3), text(Dim::Varies, 4)]);
+        let message = refused(&Concat3dConfig { axis: 1 }, &[text(LEN, 3), text(LEN, 4)]);
         assert_eq!(message, "expected texts of one width, found (batch, len, 3) and (batch, len, 4)");
-        assert_eq!(
-            refused(&Concat3dConfig { axis: 0 }, &[text(Dim::Varies, 3)]),
-            "concat3D_axis: expected 1 or 2, found 0"
-        );
+        assert_eq!(refused(&Concat3dConfig { axis: 0 }, &[text(LEN, 3)]), "concat3D_axis: expected 1 or 2, found 0");
         assert_eq!(refused(&Concat2dConfig { axis: 0 }, &[Shape::vector(3)]), "concat2D_axis: expected 1, found 0");
-        assert!(refused(&Concat2dConfig::default(), &[text(Dim::Varies, 3)]).contains("rank 2"));
+        assert!(refused(&Concat2dConfig::default(), &[text(LEN, 3)]).contains("rank 2"));
     }
 }

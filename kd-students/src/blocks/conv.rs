@@ -1,7 +1,8 @@
 //! `Conv`: a convolution over the positions of a text.
 //!
 //! `y_t = norm(dropout(activation(Σ_k W_k x_{t + k})))`, the windows of [`PaddingType`], without a bias. What stands on padding
-//! is 0 to it, as if the text ended there, and statistics of the normalisation are those of tokens.
+//! is 0 to it, as if the text ended there, and statistics of the normalisation are those of tokens. With `legacy_padding` a `Conv`
+//! reads what another one left on padding, and statistics are those of padding too.
 //!
 //! In the published code `stride` was not read; here it is. A text shorter than the window has one output, where the code that
 //! was published depended on the batch's longest text.
@@ -16,6 +17,7 @@ use kd_core::ops;
 use serde::Deserialize;
 
 use super::dropout::check_probability;
+use super::linear::check_activation;
 use super::windows::{PaddingType, Windows};
 use super::{Block, BlockConfig, Shape, Site, Value};
 
@@ -77,6 +79,7 @@ impl BlockConfig for ConvConfig {
         inputs[0].expect_rank([3])?;
         inputs[0].width()?;
         check_probability("dropout", self.dropout)?;
+        check_activation(self.activation, &inputs[0])?;
         check_channels(self.input_channel_num, self.output_channel_num)?;
         Ok(Shape::sequence(self.windows().infer(inputs[0].0[0])?, self.output_channel_num))
     }
@@ -90,6 +93,7 @@ impl BlockConfig for ConvConfig {
             norm: norm.transpose()?,
             config: self.clone(),
             legacy_padding: site.legacy_padding,
+            after_conv: site.after_conv,
         }))
     }
 }
@@ -134,11 +138,13 @@ struct Conv {
     activation: Option<Activation>,
     norm: Option<BatchNorm>,
     legacy_padding: bool,
+    after_conv: bool,
 }
 
 impl Block for Conv {
     fn forward(&self, inputs: &[Value], mode: Mode) -> Result<Value> {
-        let mut y = self.filters.forward(&inputs[0].zeroed()?)?;
+        let x = if self.legacy_padding && self.after_conv { inputs[0].tensor.clone() } else { inputs[0].zeroed()? };
+        let mut y = self.filters.forward(&x)?;
         if let Some(activation) = &self.activation {
             y = activation.forward(&y)?;
         }
@@ -156,7 +162,7 @@ impl Block for Conv {
 mod tests {
     use super::*;
     use crate::blocks::Dim;
-    use crate::blocks::checks::{Given, check, refused, run_with};
+    use crate::blocks::checks::{Given, LEN, check, refused, run_with};
     use crate::blocks::reference::{case, tensor};
     use kd_core::testing::{assert_close, device};
 
@@ -178,7 +184,7 @@ mod tests {
                     activation: Some(ActivationKind::PReLU),
                     ..config(window)
                 };
-                check(&config, &[Given::text(Dim::Varies, 3, &[5, 1, 7, 0, 2])]);
+                check(&config, &[Given::text(LEN, 3, &[5, 1, 7, 0, 2])]);
                 check(&config, &[Given::text(Dim::Fixed(7), 3, &[5, 1, 7, 0, 2])]);
             }
         }
@@ -192,6 +198,22 @@ mod tests {
         let config = ConvConfig { window_size: 2, output_channel_num: 1, batch_norm: false, ..Default::default() };
         let y = run_with(&config, &[x], &[("weight", weight)]).unwrap();
         assert_eq!(y.tensor.to_vec3::<f64>().unwrap(), [[[21.], [32.]]]);
+    }
+
+    #[test]
+    fn a_conv_reads_what_another_left_on_padding_only_as_published() {
+        // One word, 3, and padding, 5: the filter (1, 10) gives 3 + 50, or where padding is 0 the word alone.
+        let x = Tensor::new(&[[[3f64], [5.]]], device()).unwrap();
+        let x = Value::masked(x, Some(Tensor::new(&[[1u8, 0]], device()).unwrap()));
+        let of = |legacy_padding, after_conv| {
+            let site = Site { legacy_padding, after_conv, ..Default::default() };
+            let weights = [("weight".to_string(), Tensor::new(&[[[1f64], [10.]]], device()).unwrap())];
+            let vb = VarBuilder::from_tensors(weights.into(), candle_core::DType::F64, device());
+            let config = ConvConfig { output_channel_num: 1, ..config(2) };
+            let block = config.build(&[Shape::sequence(Dim::Fixed(2), 1)], &site, vb).unwrap();
+            block.forward(std::slice::from_ref(&x), Mode::Eval).unwrap().tensor.to_vec3::<f64>().unwrap()[0][0][0]
+        };
+        assert_eq!([of(true, true), of(true, false), of(false, true), of(false, false)], [53., 3., 3., 3.]);
     }
 
     #[test]

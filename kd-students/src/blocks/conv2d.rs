@@ -152,7 +152,7 @@ impl Block for Conv2d {
 mod tests {
     use super::*;
     use crate::blocks::Dim;
-    use crate::blocks::checks::{Given, check, refused, run_with};
+    use crate::blocks::checks::{Given, LEN, check, refused, run_with};
     use crate::blocks::reference::{case, tensor};
     use kd_core::testing::assert_close;
 
@@ -175,7 +175,7 @@ mod tests {
                     activation: Some(ActivationKind::PReLU),
                     ..config()
                 };
-                let varies = [Dim::Varies, Dim::Varies, Dim::Fixed(2)];
+                let varies = [LEN, LEN, Dim::Fixed(2)];
                 check(&config, &[Given::matrix(&varies, &[5, 1, 4], &[2, 6, 3])]);
                 let fixed = [Dim::Fixed(5), Dim::Fixed(6), Dim::Fixed(2)];
                 check(&config, &[Given::matrix(&fixed, &[5, 0, 4], &[2, 6, 3])]);

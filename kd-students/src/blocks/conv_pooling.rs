@@ -12,7 +12,8 @@ use kd_core::nn::{Activation, ActivationKind, BatchNorm};
 use serde::Deserialize;
 
 use super::conv::{Filters, check_channels};
-use super::pool::{PoolType, pool};
+use super::linear::check_activation;
+use super::pool::{PoolType, legacy_mean, pool};
 use super::windows::{PaddingType, Windows};
 use super::{Block, BlockConfig, Shape, Site, Value};
 
@@ -75,6 +76,7 @@ impl BlockConfig for ConvPoolingConfig {
     fn infer(&self, inputs: &[Shape], _: &Site) -> std::result::Result<Shape, String> {
         inputs[0].expect_rank([3])?;
         inputs[0].width()?;
+        check_activation(self.activation, &inputs[0])?;
         check_channels(self.input_channel_num, self.output_channel_num)?;
         if self.window_sizes.is_empty() {
             return Err("window_sizes: expected at least one window, found none".to_string());
@@ -82,8 +84,11 @@ impl BlockConfig for ConvPoolingConfig {
         if self.pool_axis != 1 {
             return Err(format!("pool_axis: expected 1, found {}", self.pool_axis));
         }
-        for windows in self.windows() {
-            windows.infer(inputs[0].0[0])?;
+        for (idx, windows) in self.windows().enumerate() {
+            windows.infer(inputs[0].0[0]).map_err(|message| match message.strip_prefix("window_size: ") {
+                Some(message) => format!("window_sizes[{idx}]: {message}"),
+                None => message,
+            })?;
         }
         Ok(Shape::vector(self.output_channel_num * self.window_sizes.len()))
     }
@@ -128,11 +133,7 @@ impl Block for ConvPooling {
                 y = activation.forward(&y)?;
             }
             pooled.push(match (self.pool_type, &mask) {
-                // As published: a sum over all positions, divided by the number of windows in the text.
-                (PoolType::Mean, Some(mask)) if self.legacy_padding => {
-                    let counts = mask.to_dtype(y.dtype())?.sum_keepdim(1)?.maximum(1f64)?;
-                    y.sum(1)?.broadcast_div(&counts)?
-                }
+                (PoolType::Mean, Some(mask)) if self.legacy_padding => legacy_mean(&y, 1, mask)?,
                 _ => pool(&y, 1, seen, self.pool_type)?,
             });
         }
@@ -144,7 +145,7 @@ impl Block for ConvPooling {
 mod tests {
     use super::*;
     use crate::blocks::Dim;
-    use crate::blocks::checks::{Given, check, refused, run_with};
+    use crate::blocks::checks::{Given, LEN, check, refused, run_with};
     use kd_core::testing::device;
 
     fn config() -> ConvPoolingConfig {
@@ -165,7 +166,7 @@ mod tests {
                         activation: Some(ActivationKind::PReLU),
                         ..config()
                     };
-                    check(&config, &[Given::text(Dim::Varies, 3, &[5, 1, 7, 0, 2])]);
+                    check(&config, &[Given::text(LEN, 3, &[5, 1, 7, 0, 2])]);
                     check(&config, &[Given::text(Dim::Fixed(7), 3, &[5, 1, 7, 0, 2])]);
                 }
             }

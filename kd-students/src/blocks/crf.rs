@@ -30,15 +30,10 @@ impl BlockConfig for CrfConfig {
         1..=1
     }
 
-    fn infer(&self, inputs: &[Shape], site: &Site) -> std::result::Result<Shape, String> {
+    fn infer(&self, inputs: &[Shape], _: &Site) -> std::result::Result<Shape, String> {
         inputs[0].expect_rank([3])?;
-        let width = inputs[0].width()?;
-        match site.classes {
-            Some(classes) if classes != width => {
-                Err(format!("expected one value for each of {classes} classes, found {}", inputs[0]))
-            }
-            _ => Ok(inputs[0].clone()),
-        }
+        inputs[0].width()?;
+        Ok(inputs[0].clone())
     }
 
     fn build(&self, inputs: &[Shape], _: &Site, vb: VarBuilder<'_>) -> crate::Result<Box<dyn Block>> {
@@ -59,8 +54,7 @@ impl Block for Crf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blocks::Dim;
-    use crate::blocks::checks::{refused, run_with};
+    use crate::blocks::checks::{LEN, refused, run_with};
     use candle_core::{DType, Device};
     use kd_core::batch::Rows;
     use kd_core::ops::crf;
@@ -106,8 +100,7 @@ mod tests {
     #[test]
     fn transitions_start_at_zero_and_learn() {
         let variables = Variables::new(1, DType::F64, &Device::Cpu);
-        let block =
-            CrfConfig {}.build(&[Shape::sequence(Dim::Varies, 3)], &Site::default(), variables.builder()).unwrap();
+        let block = CrfConfig {}.build(&[Shape::sequence(LEN, 3)], &Site::default(), variables.builder()).unwrap();
         let value = block.forward(&[Value::new(random(1, (1, 4, 3)).unwrap())], Mode::Eval).unwrap();
         let transitions = value.transitions.unwrap();
         assert_eq!(transitions.to_vec2::<f64>().unwrap(), [[0.0; 3]; 5]);
@@ -118,10 +111,9 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_values_that_is_not_that_of_the_classes_is_refused() {
-        let site = Site { classes: Some(4), ..Site::default() };
-        let message = CrfConfig {}.infer(&[Shape::sequence(Dim::Varies, 3)], &site).unwrap_err();
-        assert_eq!(message, "expected one value for each of 4 classes, found (batch, len, 3)");
+    fn classes_are_those_of_the_input_whatever_the_first_target_has() {
+        let (site, words) = (Site { classes: Some(4), ..Site::default() }, Shape::sequence(LEN, 3));
+        assert_eq!(CrfConfig {}.infer(std::slice::from_ref(&words), &site), Ok(words));
         assert!(refused(&CrfConfig {}, &[Shape::vector(3)]).starts_with("expected an input of rank 3"));
     }
 }

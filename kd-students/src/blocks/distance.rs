@@ -67,7 +67,7 @@ impl BlockConfig for CalculateDistanceConfig {
 
 impl Block for CalculateDistanceConfig {
     fn forward(&self, inputs: &[Value], _: Mode) -> Result<Value> {
-        let [x, z] = [&inputs[0].tensor, &inputs[1].tensor];
+        let [x, z] = &[inputs[0].vectors()?, inputs[1].vectors()?];
         let columns = self.operations.iter().map(|operation| match operation {
             Distance::Cos => (unit(x)? * unit(z)?)?.sum_keepdim(D::Minus1),
             Distance::Euclidean => length(&(x - z)?),
@@ -94,8 +94,7 @@ fn unit(x: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blocks::Dim;
-    use crate::blocks::checks::{Given, check, refused, run};
+    use crate::blocks::checks::{Given, LEN, check, refused, run};
     use crate::blocks::reference::{case, tensor};
     use candle_core::Var;
     use kd_core::testing::{assert_close, check_gradients, device, random};
@@ -142,7 +141,7 @@ mod tests {
         let config = CalculateDistanceConfig::default();
         let message = refused(&config, &[Shape::vector(3), Shape::vector(4)]);
         assert_eq!(message, "expected inputs of one shape, found (batch, 3) and (batch, 4)");
-        let text = Shape::sequence(Dim::Varies, 3);
+        let text = Shape::sequence(LEN, 3);
         assert!(refused(&config, &[text.clone(), text]).contains("rank 2"));
         let none = CalculateDistanceConfig { operations: vec![] };
         assert_eq!(

@@ -80,6 +80,11 @@ pub(crate) fn one_size(first: &Tensor, other: &Tensor) -> Result<()> {
     Ok(())
 }
 
+/// The tensors with zeros on padding, for another text may go on there; with `legacy_padding` as they are.
+pub(crate) fn tensors(inputs: &[Value], legacy_padding: bool) -> Result<Vec<Tensor>> {
+    inputs.iter().map(|input| if legacy_padding { Ok(input.tensor.clone()) } else { input.zeroed() }).collect()
+}
+
 /// `|x - z|`, with slope 0 where they are equal.
 pub(crate) fn absolute_difference(x: &Tensor, z: &Tensor) -> Result<Tensor> {
     let difference = (x - z)?;
@@ -102,21 +107,28 @@ impl BlockConfig for ElementwiseConfig {
         Ok(inputs[0].clone())
     }
 
-    fn build(&self, _: &[Shape], _: &Site, _: VarBuilder<'_>) -> crate::Result<Box<dyn Block>> {
-        Ok(Box::new(*self))
+    fn build(&self, _: &[Shape], site: &Site, _: VarBuilder<'_>) -> crate::Result<Box<dyn Block>> {
+        Ok(Box::new(Elementwise { operation: self.operation, legacy_padding: site.legacy_padding }))
     }
 }
 
-impl Block for ElementwiseConfig {
+#[derive(Debug)]
+struct Elementwise {
+    operation: Operation,
+    legacy_padding: bool,
+}
+
+impl Block for Elementwise {
     fn forward(&self, inputs: &[Value], _: Mode) -> Result<Value> {
-        let mut y = inputs[0].tensor.clone();
-        for input in &inputs[1..] {
-            one_size(&y, &input.tensor)?;
+        let tensors = tensors(inputs, self.legacy_padding)?;
+        let mut y = tensors[0].clone();
+        for z in &tensors[1..] {
+            one_size(&y, z)?;
             y = match self.operation {
-                Operation::Add => y + &input.tensor,
-                Operation::Minus => y - &input.tensor,
-                Operation::AbsoluteMinus => absolute_difference(&y, &input.tensor),
-                Operation::Multiply => y * &input.tensor,
+                Operation::Add => y + z,
+                Operation::Minus => y - z,
+                Operation::AbsoluteMinus => absolute_difference(&y, z),
+                Operation::Multiply => y * z,
             }?;
         }
         Ok(inputs[0].with(y))
@@ -126,8 +138,7 @@ impl Block for ElementwiseConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blocks::Dim;
-    use crate::blocks::checks::{Given, check, refused, run};
+    use crate::blocks::checks::{Given, LEN, LEN2, built, check, refused, run};
     use kd_core::testing::{check_gradients, device, random};
     use serde_json::json;
 
@@ -138,7 +149,7 @@ mod tests {
     fn shapes_padding_and_gradients() {
         for operation in OPERATIONS {
             check(&ElementwiseConfig { operation, rank: 2 }, &[Given::vector(3), Given::vector(3)]);
-            let text = || Given::text(Dim::Varies, 3, &[5, 1, 7]);
+            let text = || Given::text(LEN, 3, &[5, 1, 7]);
             check(&ElementwiseConfig { operation, rank: 3 }, &[text(), text()]);
             let inputs = [random(1, (2, 3)).unwrap(), random(2, (2, 3)).unwrap()];
             check_gradients(|x| run(&ElementwiseConfig { operation, rank: 2 }, x), &inputs, 1e-7).unwrap();
@@ -169,9 +180,15 @@ mod tests {
         let config = ElementwiseConfig { operation: Operation::Add, rank: 2 };
         let message = refused(&config, &[Shape::vector(3), Shape::vector(4)]);
         assert_eq!(message, "expected inputs of one shape, found (batch, 3) and (batch, 4)");
-        assert!(refused(&config, &vec![Shape::sequence(Dim::Varies, 3); 2]).contains("rank 2"));
+        assert!(refused(&config, &vec![Shape::sequence(LEN, 3); 2]).contains("rank 2"));
+        // Texts of other lengths are refused before; what windows make of short ones may still differ.
+        let shapes = vec![Shape::sequence(LEN, 2); 2];
+        let block = built(&ElementwiseConfig { rank: 3, ..config }, &shapes, &Site::default()).0;
+        let other = [LEN, LEN2].map(|len| Shape::sequence(len, 2));
+        let message = refused(&ElementwiseConfig { rank: 3, ..config }, &other);
+        assert_eq!(message, "expected inputs of one shape, found (batch, len, 2) and (batch, len2, 2)");
         let [x, z] = [3, 4].map(|len| Value::new(random(1, (2, len, 2)).unwrap()));
-        let error = ElementwiseConfig { rank: 3, ..config }.forward(&[x, z], Mode::Eval).unwrap_err().to_string();
+        let error = block.forward(&[x, z], Mode::Eval).unwrap_err().to_string();
         assert!(
             error.starts_with("expected texts of as many words, found inputs of [2, 3, 2] and [2, 4, 2]"),
             "{error}"

@@ -27,7 +27,7 @@ impl BlockConfig for FlattenConfig {
         for dim in &inputs[0].0 {
             match dim {
                 Dim::Fixed(size) => product *= size,
-                Dim::Varies => {
+                Dim::Varies(_) => {
                     return Err(format!("expected fixed lengths (fixed_lengths of the branch), found {}", inputs[0]));
                 }
             }
@@ -55,7 +55,7 @@ impl Block for Flatten {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blocks::checks::{Given, check, refused, run};
+    use crate::blocks::checks::{Given, LEN, check, refused, run};
     use candle_core::Tensor;
     use kd_core::testing::device;
 
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn lengths_are_fixed() {
-        let message = refused(&FlattenConfig {}, &[Shape::sequence(Dim::Varies, 3)]);
+        let message = refused(&FlattenConfig {}, &[Shape::sequence(LEN, 3)]);
         assert_eq!(message, "expected fixed lengths (fixed_lengths of the branch), found (batch, len, 3)");
     }
 }

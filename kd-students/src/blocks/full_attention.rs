@@ -17,6 +17,7 @@ use kd_core::nn::{Activation, ActivationKind, Linear};
 use serde::Deserialize;
 
 use super::attention::{attend, dots};
+use super::linear::check_activation;
 use super::{Block, BlockConfig, Shape, Site, Value};
 
 /// Configuration of `FullAttention`: `(batch, len, ..)`, `(batch, len2, width)`, `(batch, len, ..)` and `(batch, len2, ..)` →
@@ -52,6 +53,7 @@ impl BlockConfig for FullAttentionConfig {
                 return Err(format!("expected a key for each word of {text}, found {key}"));
             }
         }
+        check_activation(self.activation, &inputs[2])?;
         if self.hidden_dim == 0 {
             return Err("hidden_dim: expected at least 1, found 0".to_string());
         }
@@ -88,11 +90,11 @@ struct FullAttention {
 impl Block for FullAttention {
     fn forward(&self, inputs: &[Value], _: Mode) -> Result<Value> {
         let project = |side: usize| {
-            let y = self.linears[side].forward(&inputs[2 + side].tensor)?;
+            let y = self.linears[side].forward(&inputs[2 + side].zeroed()?)?;
             self.activation.as_ref().map_or(Ok(y.clone()), |activation| activation.forward(&y))
         };
         let scores = dots(&project(0)?, &project(1)?.broadcast_mul(&self.diagonal)?)?;
-        Ok(inputs[0].with(attend(&scores, inputs[1].mask.as_ref(), &inputs[1].tensor)?))
+        Ok(inputs[0].with_last(attend(&scores, inputs[1].mask.as_ref(), &inputs[1].vectors()?)?))
     }
 }
 
@@ -100,13 +102,13 @@ impl Block for FullAttention {
 mod tests {
     use super::*;
     use crate::blocks::Dim;
-    use crate::blocks::checks::{Given, check, refused, run_with};
+    use crate::blocks::checks::{Given, LEN, check, refused, run_with};
     use kd_core::testing::{assert_close, device};
 
     #[test]
     fn shapes_padding_and_variables() {
         for second in [5, 3] {
-            let of = |width, tokens: &[usize]| Given::text(Dim::Varies, width, tokens);
+            let of = |width, tokens: &[usize]| Given::text(LEN, width, tokens);
             let (first, other) = ([5, 1, 7], [3, 6, 1]);
             let config = FullAttentionConfig { hidden_dim: 6, activation: Some(ActivationKind::PReLU) };
             check(&config, &[of(2, &first), of(4, &other), of(3, &first), of(second, &other)]);

@@ -9,6 +9,7 @@ use kd_core::model::Mode;
 use kd_core::nn::{Activation, ActivationKind, Linear};
 use serde::Deserialize;
 
+use super::linear::check_activation;
 use super::{Block, BlockConfig, Shape, Site, Value};
 
 /// Highway layers (Srivastava et al. 2015, Eq. 3), of any shape: `y = g · x + (1 - g) · activation(W x + b)`, `g = σ(V x + c)`.
@@ -42,9 +43,7 @@ impl BlockConfig for HighwayLinearConfig {
         if self.num_layers == 0 {
             return Err("num_layers: expected at least 1, found 0".to_string());
         }
-        if self.activation == ActivationKind::Softmax2d && inputs[0].rank() != 4 {
-            return Err(format!("activation: expected Softmax2d of rank 4 only, found {}", inputs[0]));
-        }
+        check_activation(Some(self.activation), &inputs[0])?;
         inputs[0].width()?;
         Ok(inputs[0].clone())
     }
@@ -75,21 +74,20 @@ impl Block for HighwayLinear {
             let gate = sigmoid(&both.narrow(axis, width, width)?.contiguous()?)?;
             xs = (&new + (gate * (xs - &new)?)?)?;
         }
-        Ok(inputs[0].with(xs))
+        Ok(inputs[0].with_last(xs))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blocks::Dim;
-    use crate::blocks::checks::{Given, check, refused, run_with};
+    use crate::blocks::checks::{Given, LEN, check, refused, run_with};
     use candle_core::{Device, Tensor};
 
     #[test]
     fn shapes_padding_and_variables() {
         let two = HighwayLinearConfig { num_layers: 2, activation: ActivationKind::PReLU };
-        check(&two, &[Given::text(Dim::Varies, 4, &[3, 1])]);
+        check(&two, &[Given::text(LEN, 4, &[3, 1])]);
         check(&HighwayLinearConfig { activation: ActivationKind::Tanh, ..two.clone() }, &[Given::vector(3)]);
         assert_eq!(
             refused(&HighwayLinearConfig { num_layers: 0, ..two }, &[Shape::vector(3)]),

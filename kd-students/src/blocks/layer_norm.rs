@@ -39,7 +39,7 @@ struct Norm(LayerNorm);
 
 impl Block for Norm {
     fn forward(&self, inputs: &[Value], _: Mode) -> Result<Value> {
-        Ok(inputs[0].with(self.0.forward(&inputs[0].tensor)?))
+        Ok(inputs[0].with_last(self.0.forward(&inputs[0].vectors()?)?))
     }
 }
 
@@ -47,14 +47,14 @@ impl Block for Norm {
 mod tests {
     use super::*;
     use crate::blocks::Dim;
-    use crate::blocks::checks::{Given, check, refused, run_with};
+    use crate::blocks::checks::{Given, LEN, check, refused, run_with};
     use candle_core::{Device, Tensor};
 
     #[test]
     fn shapes_padding_and_variables() {
-        check(&LayerNormConfig {}, &[Given::text(Dim::Varies, 4, &[3, 1])]);
+        check(&LayerNormConfig {}, &[Given::text(LEN, 4, &[3, 1])]);
         check(&LayerNormConfig {}, &[Given::vector(3)]);
-        let message = refused(&LayerNormConfig {}, &[Shape(vec![Dim::Fixed(3), Dim::Varies])]);
+        let message = refused(&LayerNormConfig {}, &[Shape(vec![Dim::Fixed(3), LEN])]);
         assert!(message.starts_with("expected a last axis of one size"), "{message}");
     }
 

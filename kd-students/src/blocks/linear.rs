@@ -104,6 +104,16 @@ impl<'de> Deserialize<'de> for Widths {
     }
 }
 
+/// Checks that an activation of values with the axes of `input` is one of so many.
+pub(crate) fn check_activation(activation: Option<ActivationKind>, input: &Shape) -> std::result::Result<(), String> {
+    match activation {
+        Some(ActivationKind::Softmax2d) if input.rank() != 4 => {
+            Err(format!("activation: expected Softmax2d of rank 4 only, found {input}"))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl LinearConfig {
     fn widths(&self, site: &Site) -> std::result::Result<Vec<usize>, String> {
         let widths = self.hidden_dim.0.iter().map(|width| width.resolve(site));
@@ -118,9 +128,7 @@ impl BlockConfig for LinearConfig {
 
     fn infer(&self, inputs: &[Shape], site: &Site) -> std::result::Result<Shape, String> {
         inputs[0].width()?;
-        if self.activation == Some(ActivationKind::Softmax2d) && inputs[0].rank() != 4 {
-            return Err(format!("activation: expected Softmax2d of rank 4 only, found {}", inputs[0]));
-        }
+        check_activation(self.activation, &inputs[0])?;
         let width = self.widths(site)?.last().copied().unwrap_or_default();
         let shape = inputs[0].with_width(width);
         match (self.keep_dim, width, shape.rank()) {
@@ -189,7 +197,7 @@ impl Block for Linear {
         if !self.keep_dim {
             xs = xs.squeeze(xs.rank() - 1)?;
         }
-        Ok(inputs[0].with(xs))
+        Ok(inputs[0].with_last(xs))
     }
 }
 
@@ -197,7 +205,7 @@ impl Block for Linear {
 mod tests {
     use super::*;
     use crate::blocks::Dim;
-    use crate::blocks::checks::{Given, check, refused, run_with};
+    use crate::blocks::checks::{Given, LEN, check, refused, run_with};
     use crate::blocks::parse_conf;
     use candle_core::{DType, Device};
     use kd_core::testing::{assert_all_variables_learn, random};
@@ -210,11 +218,11 @@ mod tests {
 
     #[test]
     fn shapes_padding_and_variables() {
-        let text = [Given::text(Dim::Varies, 5, &[4, 1, 2])];
+        let text = [Given::text(LEN, 5, &[4, 1, 2])];
         check(&config(json!({"hidden_dim": [4, 3]})), &text);
         check(&config(json!({"hidden_dim": 3, "activation": null, "last_hidden_softmax": true})), &text);
         check(&config(json!({"hidden_dim": [4, 1], "activation": "Tanh", "keep_dim": false})), &text);
-        let dims = [Dim::Varies, Dim::Fixed(3), Dim::Fixed(4)];
+        let dims = [LEN, Dim::Fixed(3), Dim::Fixed(4)];
         check(&config(json!({"hidden_dim": 2, "activation": "Softsign"})), &[Given::matrix(&dims, &[2, 4], &[3, 1])]);
         check(&config(json!({"hidden_dim": [4, 3], "last_hidden_activation": false})), &[Given::vector(5)]);
     }
@@ -247,7 +255,7 @@ mod tests {
         let of_vectors = names(Shape::vector(4));
         assert!(of_vectors.contains(&"batch_norm_1.running_var".to_string()), "{of_vectors:?}");
         assert!(!of_vectors.contains(&"linear_0.bias".to_string()), "{of_vectors:?}");
-        let of_texts = names(Shape::sequence(Dim::Varies, 4));
+        let of_texts = names(Shape::sequence(LEN, 4));
         let expected = ["activation_0.weight", "activation_1.weight", "linear_0.bias", "linear_0.weight"];
         assert_eq!(of_texts[..4], expected);
         // In training the batch's values have mean 0 and variance 1 before the activation.
@@ -288,8 +296,8 @@ mod tests {
             assert!(message.starts_with(expected), "{message}");
         }
         let without = |width| config(json!({"hidden_dim": width, "keep_dim": false}));
-        assert!(refused(&without(2), &[Shape::sequence(Dim::Varies, 3)]).starts_with("keep_dim: expected true"));
+        assert!(refused(&without(2), &[Shape::sequence(LEN, 3)]).starts_with("keep_dim: expected true"));
         assert!(refused(&without(1), &[Shape::vector(3)]).starts_with("keep_dim: expected true for vectors"));
-        assert!(refused(&without(2), &[Shape(vec![Dim::Varies])]).starts_with("expected a last axis of one size"));
+        assert!(refused(&without(2), &[Shape(vec![LEN])]).starts_with("expected a last axis of one size"));
     }
 }

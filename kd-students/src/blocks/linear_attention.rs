@@ -56,13 +56,13 @@ struct LinearAttention {
 
 impl Block for LinearAttention {
     fn forward(&self, inputs: &[Value], _: Mode) -> Result<Value> {
-        let x = &inputs[0].tensor;
+        let x = &inputs[0].vectors()?;
         let (batch, len, _) = x.dims3()?;
         let seen = inputs[0].mask.as_ref().filter(|_| !self.legacy_padding);
         let scores = ops::linear(x, &self.weight, None)?.reshape((batch, len))?;
         let probs = ops::masked_softmax(&scores, 1.0, &mask_or_ones(seen, batch, len, x)?, 0.0, Mode::Eval)?;
         Ok(match self.keep_dim {
-            true => inputs[0].with(x.broadcast_mul(&probs.unsqueeze(2)?)?),
+            true => inputs[0].with_last(x.broadcast_mul(&probs.unsqueeze(2)?)?),
             false => Value::new(probs.unsqueeze(1)?.matmul(&x.contiguous()?)?.squeeze(1)?),
         })
     }
@@ -72,13 +72,13 @@ impl Block for LinearAttention {
 mod tests {
     use super::*;
     use crate::blocks::Dim;
-    use crate::blocks::checks::{Given, check, refused, run_with};
+    use crate::blocks::checks::{Given, LEN, check, refused, run_with};
     use kd_core::testing::{assert_close, device};
 
     #[test]
     fn shapes_padding_and_variables() {
         for keep_dim in [false, true] {
-            check(&LinearAttentionConfig { keep_dim }, &[Given::text(Dim::Varies, 4, &[5, 1, 7, 0])]);
+            check(&LinearAttentionConfig { keep_dim }, &[Given::text(LEN, 4, &[5, 1, 7, 0])]);
             check(&LinearAttentionConfig { keep_dim }, &[Given::text(Dim::Fixed(6), 4, &[5, 0, 6])]);
         }
     }

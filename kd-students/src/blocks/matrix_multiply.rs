@@ -101,7 +101,7 @@ fn product(x: &Tensor, z: &Tensor) -> Result<Tensor> {
 mod tests {
     use super::*;
     use crate::blocks::Dim;
-    use crate::blocks::checks::{Given, check, refused, run};
+    use crate::blocks::checks::{Given, LEN, check, refused, run};
     use kd_core::testing::device;
 
     fn of(operation: Product) -> MatrixMultiplyConfig {
@@ -111,10 +111,10 @@ mod tests {
     #[test]
     fn shapes_and_padding() {
         let (first, second) = ([5, 1, 0], [3, 6, 0]);
-        let text = |width, tokens: &[usize]| Given::text(Dim::Varies, width, tokens);
+        let text = |width, tokens: &[usize]| Given::text(LEN, width, tokens);
         check(&of(Product::DimBased), &[text(4, &first), text(4, &second)]);
         check(&of(Product::SeqBased), &[text(4, &first), text(3, &first)]);
-        check(&of(Product::Common), &[Given::matrix(&[Dim::Varies, Dim::Varies], &first, &second), text(3, &second)]);
+        check(&of(Product::Common), &[Given::matrix(&[LEN, LEN], &first, &second), text(3, &second)]);
     }
 
     #[test]

@@ -72,6 +72,8 @@ mod windows;
 mod checks;
 #[cfg(test)]
 mod reference;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -103,7 +105,7 @@ pub use pairwise::{ExpandPlusConfig, Expansion, InteractionConfig, MatchConfig, 
 pub use pool::PoolType;
 pub use pooling::PoolingConfig;
 pub use pooling_windows::{Pooling1dConfig, Pooling2dConfig, Sizes};
-pub use shape::{Dim, Shape};
+pub use shape::{Dim, Length, Shape};
 pub use transformer::{MlpConfig, MultiHeadAttentionConfig, NoConfig, TransformerConfig};
 pub use trilinear::{BiAttFlowConfig, Seq2SeqAttentionConfig};
 pub use value::{Value, mask_or_ones, replace_padding};
@@ -116,6 +118,8 @@ pub struct Site {
     pub classes: Option<usize>,
     /// Whether padding leaks as in the published code, to compare with it.
     pub legacy_padding: bool,
+    /// Whether the first input is the output of a `Conv`, whose padding another `Conv` under `legacy_padding` reads as it is.
+    pub after_conv: bool,
 }
 
 /// The configuration of a block: the `conf` of a layer.

@@ -21,6 +21,7 @@ use kd_core::nn::{ActivationKind, Linear};
 use serde::Deserialize;
 
 use super::attention::{Projection, dots, two_texts};
+use super::linear::check_activation;
 use super::{Block, BlockConfig, Dim, Shape, Site, Value};
 
 /// What `Interaction` makes of two words.
@@ -115,6 +116,7 @@ impl BlockConfig for MatchConfig {
 
     fn infer(&self, inputs: &[Shape], _: &Site) -> std::result::Result<Shape, String> {
         two_texts(inputs)?;
+        check_activation(self.activation, &inputs[0])?;
         Ok(matrix(inputs, None))
     }
 
@@ -183,7 +185,7 @@ impl Pairwise {
 
 impl Block for Pairwise {
     fn forward(&self, inputs: &[Value], _: Mode) -> Result<Value> {
-        let cells = self.cells(&inputs[0].tensor, &inputs[1].tensor)?;
+        let cells = self.cells(&inputs[0].vectors()?, &inputs[1].vectors()?)?;
         Ok(Value { second_mask: inputs[1].mask.clone(), ..Value::masked(cells, inputs[0].mask.clone()) })
     }
 }
@@ -191,7 +193,7 @@ impl Block for Pairwise {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blocks::checks::{Given, check, refused, run, run_with};
+    use crate::blocks::checks::{Given, LEN, check, refused, run, run_with};
     use kd_core::testing::device;
 
     const TYPES: [MatchingType; 6] = [
@@ -209,7 +211,7 @@ mod tests {
 
     #[test]
     fn shapes_padding_and_variables() {
-        for (first, second) in [(Dim::Varies, Dim::Varies), (Dim::Fixed(6), Dim::Fixed(7))] {
+        for (first, second) in [(LEN, LEN), (Dim::Fixed(6), Dim::Fixed(7))] {
             for matching_type in TYPES {
                 check(&InteractionConfig { matching_type }, &texts(first, second, 4));
             }
@@ -249,7 +251,7 @@ mod tests {
 
     #[test]
     fn widths_and_names_are_checked() {
-        let texts = [3, 5].map(|width| Shape::sequence(Dim::Varies, width));
+        let texts = [3, 5].map(|width| Shape::sequence(LEN, width));
         let of = |matching_type| InteractionConfig { matching_type };
         assert_eq!(refused(&of(MatchingType::Mul), &texts), "expected two texts of one width, found 3 and 5");
         assert_eq!(refused(&MatchConfig::default(), &texts), "expected two texts of one width, found 3 and 5");

@@ -38,14 +38,21 @@ pub(crate) fn pool(x: &Tensor, axis: usize, mask: Option<&Tensor>, pool_type: Po
         (PoolType::Max, None) => largest(x, axis),
         (PoolType::Max, Some(mask)) => finite(&largest(&replace_padding(x, mask, axis, f64::NEG_INFINITY)?, axis)?),
         (PoolType::Mean, None) => x.sum(axis)? / x.dim(axis)?.max(1) as f64,
-        (PoolType::Mean, Some(mask)) => {
-            let sums = replace_padding(x, mask, axis, 0.0)?.sum(axis)?;
-            let mut shape = vec![1; sums.rank()];
-            shape[0] = sums.dim(0)?;
-            let counts = mask.to_dtype(x.dtype())?.sum(1)?.maximum(1f64)?;
-            sums.broadcast_div(&counts.reshape(shape)?)
-        }
+        (PoolType::Mean, Some(mask)) => divided(&replace_padding(x, mask, axis, 0.0)?.sum(axis)?, mask),
     }
+}
+
+/// The sum over all of `axis`, padding too, divided by the number of tokens: the mean as published.
+pub(crate) fn legacy_mean(x: &Tensor, axis: usize, mask: &Tensor) -> Result<Tensor> {
+    divided(&x.sum(axis)?, mask)
+}
+
+/// Sums of each example, divided by the number of tokens in its `mask`; those of no tokens are not.
+fn divided(sums: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    let mut shape = vec![1; sums.rank()];
+    shape[0] = sums.dim(0)?;
+    let counts = mask.to_dtype(sums.dtype())?.sum(1)?.maximum(1f64)?;
+    sums.broadcast_div(&counts.reshape(shape)?)
 }
 
 /// `x` with 0 instead of the largest of nothing.

@@ -11,7 +11,7 @@ use candle_nn::VarBuilder;
 use kd_core::model::Mode;
 use serde::Deserialize;
 
-use super::pool::{PoolType, pool};
+use super::pool::{PoolType, legacy_mean, pool};
 use super::{Block, BlockConfig, Shape, Site, Value};
 
 /// Configuration of `Pooling`: `(batch, .., n, ..)` → the same without the axis `pool_axis`.
@@ -68,13 +68,7 @@ impl Block for Pooling {
             _ => (&None, [&input.mask, &input.second_mask]),
         };
         let tensor = match (self.config.pool_type, pooled) {
-            (PoolType::Mean, Some(mask)) if self.legacy_padding => {
-                let sums = input.tensor.sum(axis)?;
-                let counts = mask.to_dtype(sums.dtype())?.sum(1)?.maximum(1f64)?;
-                let mut shape = vec![1; sums.rank()];
-                shape[0] = sums.dim(0)?;
-                sums.broadcast_div(&counts.reshape(shape)?)?
-            }
+            (PoolType::Mean, Some(mask)) if self.legacy_padding => legacy_mean(&input.tensor, axis, mask)?,
             (kind, mask) => pool(&input.tensor, axis, mask.as_ref().filter(|_| !self.legacy_padding), kind)?,
         };
         Ok(Value { second_mask: second_mask.clone(), ..Value::masked(tensor, mask.clone()) })
@@ -85,7 +79,7 @@ impl Block for Pooling {
 mod tests {
     use super::*;
     use crate::blocks::Dim;
-    use crate::blocks::checks::{Given, check, refused, run_values};
+    use crate::blocks::checks::{Given, LEN, check, refused, run_values};
     use candle_core::Tensor;
     use kd_core::testing::device;
 
@@ -93,9 +87,9 @@ mod tests {
     fn shapes_and_padding() {
         for pool_type in [PoolType::Max, PoolType::Mean] {
             for pool_axis in 1..=2 {
-                check(&PoolingConfig { pool_type, pool_axis }, &[Given::text(Dim::Varies, 3, &[5, 1, 7, 0])]);
+                check(&PoolingConfig { pool_type, pool_axis }, &[Given::text(LEN, 3, &[5, 1, 7, 0])]);
             }
-            let matrix = || Given::matrix(&[Dim::Varies, Dim::Varies, Dim::Fixed(3)], &[5, 1, 4], &[2, 6, 3]);
+            let matrix = || Given::matrix(&[LEN, LEN, Dim::Fixed(3)], &[5, 1, 4], &[2, 6, 3]);
             for pool_axis in 1..=3 {
                 check(&PoolingConfig { pool_type, pool_axis }, &[matrix()]);
             }
@@ -118,7 +112,7 @@ mod tests {
 
     #[test]
     fn an_axis_that_is_not_there_is_named() {
-        let text = [Shape::sequence(Dim::Varies, 3)];
+        let text = [Shape::sequence(LEN, 3)];
         for pool_axis in [0, 3] {
             let message = refused(&PoolingConfig { pool_axis, ..Default::default() }, &text);
             let expected = format!("pool_axis: expected an axis after the first of (batch, len, 3), found {pool_axis}");

@@ -135,7 +135,11 @@ impl BlockConfig for Pooling2dConfig {
 pub(crate) fn infer_map(windows: &[Windows; 2], map: &Shape, channels: usize) -> std::result::Result<Shape, String> {
     let [height, width] = [0, 1].map(|at| {
         let dim = windows[at].infer(map.0[at]);
-        dim.map_err(|message| format!("axis {}: {message}", at + 1))
+        // What begins with a key is about that key.
+        dim.map_err(|message| match message.split_once(": ") {
+            Some((key, message)) => format!("{key}: axis {}: {message}", at + 1),
+            None => format!("axis {}: {message}", at + 1),
+        })
     });
     Ok(Shape(vec![height?, width?, Dim::Fixed(channels)]))
 }
@@ -197,7 +201,7 @@ impl Block for WindowPooling {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blocks::checks::{Given, check, refused, run};
+    use crate::blocks::checks::{Given, LEN, check, refused, run};
     use crate::blocks::reference::{case, tensor};
     use kd_core::testing::{assert_close, check_gradient, device, random};
 
@@ -206,7 +210,7 @@ mod tests {
         for pool_type in [PoolType::Max, PoolType::Mean] {
             for (window_size, stride, padding) in [(3, 1, 0), (2, 2, 1), (1, 3, 0)] {
                 let config = Pooling1dConfig { pool_type, stride, padding, window_size };
-                check(&config, &[Given::text(Dim::Varies, 3, &[5, 1, 7, 2])]);
+                check(&config, &[Given::text(LEN, 3, &[5, 1, 7, 2])]);
                 check(&config, &[Given::text(Dim::Fixed(7), 3, &[5, 0, 7])]);
                 let config = Pooling2dConfig {
                     pool_type,
@@ -214,7 +218,7 @@ mod tests {
                     padding: Sizes::Each([padding, 0]),
                     window_size: Some(Sizes::Each([window_size, 2])),
                 };
-                let varies = [Dim::Varies, Dim::Varies, Dim::Fixed(3)];
+                let varies = [LEN, LEN, Dim::Fixed(3)];
                 check(&config, &[Given::matrix(&varies, &[5, 1, 4], &[2, 6, 3])]);
                 check(
                     &config,
@@ -269,13 +273,13 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named() {
         let map = |height| Shape(vec![height, Dim::Fixed(4), Dim::Fixed(2)]);
-        let message = refused(&Pooling2dConfig::default(), &[map(Dim::Varies)]);
+        let message = refused(&Pooling2dConfig::default(), &[map(LEN)]);
         assert!(message.starts_with("window_size: expected one, since the map is not of one size"), "{message}");
         let config = Pooling2dConfig { window_size: Some(Sizes::Each([1, 5])), ..Default::default() };
         assert!(
             refused(&config, &[map(Dim::Fixed(3))]).starts_with("axis 2: the window of 5 is longer than an axis of 4")
         );
-        assert!(refused(&Pooling1dConfig::default(), &[map(Dim::Varies)]).contains("rank 3"));
+        assert!(refused(&Pooling1dConfig::default(), &[map(LEN)]).contains("rank 3"));
         let error = serde_json::from_str::<Pooling2dConfig>(r#"{"stride": [1, 2, 3]}"#).unwrap_err().to_string();
         assert!(error.contains("a number, or two in a list"), "{error}");
     }

@@ -198,11 +198,11 @@ struct Layer {
 
 impl Block for Transformer {
     fn forward(&self, inputs: &[Value], mode: Mode) -> Result<Value> {
-        let mut h = inputs[0].clone();
+        let mut h = inputs[0].with_last(inputs[0].vectors()?);
         for (idx, layer) in (0u64..).zip(&self.layers) {
             let mode = mode.site(idx);
             let n = layer.first.forward(&(layer.attention.attend(&h, mode.site(0))? + &h.tensor)?)?;
-            h = inputs[0].with(layer.second.forward(&(layer.mlp.map(&n, mode.site(1))? + &n)?)?);
+            h = inputs[0].with_last(layer.second.forward(&(layer.mlp.map(&n, mode.site(1))? + &n)?)?);
         }
         Ok(h)
     }
@@ -264,7 +264,7 @@ fn later_words(len: usize, like: &Tensor) -> Result<Tensor> {
 
 impl Block for MultiHeadAttention {
     fn forward(&self, inputs: &[Value], mode: Mode) -> Result<Value> {
-        Ok(inputs[0].with(self.attend(&inputs[0], mode)?))
+        Ok(inputs[0].with_last(self.attend(&inputs[0].with_last(inputs[0].vectors()?), mode)?))
     }
 }
 
@@ -298,7 +298,7 @@ impl Mlp {
 
 impl Block for Mlp {
     fn forward(&self, inputs: &[Value], mode: Mode) -> Result<Value> {
-        Ok(inputs[0].with(self.map(&inputs[0].tensor, mode)?))
+        Ok(inputs[0].with_last(self.map(&inputs[0].vectors()?, mode)?))
     }
 }
 

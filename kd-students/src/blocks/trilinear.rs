@@ -126,12 +126,12 @@ struct Seq2SeqAttention {
 
 impl Block for Seq2SeqAttention {
     fn forward(&self, inputs: &[Value], mode: Mode) -> Result<Value> {
-        let [x, z] = [&inputs[0], &inputs[1]];
-        let [mask, second] = [&x.mask, &z.mask].map(|mask| mask.as_ref().filter(|_| !self.legacy_padding));
-        let scores = self.scores.forward(&x.tensor, &z.tensor, mode)?;
-        let of_itself = x.tensor.broadcast_mul(&of_largest(&scores, mask, second)?.unsqueeze(2)?)?;
-        let of_second = attend(&scores, second, &z.tensor)?;
-        Ok(x.with(Tensor::cat(&[of_itself, of_second], 2)?))
+        let [mask, second] = [0, 1].map(|at| inputs[at].mask.as_ref().filter(|_| !self.legacy_padding));
+        let [x, z] = [inputs[0].vectors()?, inputs[1].vectors()?];
+        let scores = self.scores.forward(&x, &z, mode)?;
+        let of_itself = x.broadcast_mul(&of_largest(&scores, mask, second)?.unsqueeze(2)?)?;
+        let of_second = attend(&scores, second, &z)?;
+        Ok(inputs[0].with_last(Tensor::cat(&[of_itself, of_second], 2)?))
     }
 }
 
@@ -142,14 +142,15 @@ struct BiAttFlow {
 
 impl Block for BiAttFlow {
     fn forward(&self, inputs: &[Value], mode: Mode) -> Result<Value> {
-        let [x, z] = [&inputs[0], &inputs[1]];
-        let scores = self.scores.forward(&x.tensor, &z.tensor, mode)?;
-        let of_second = attend(&scores, z.mask.as_ref(), &z.tensor)?;
-        let probs = of_largest(&scores, x.mask.as_ref(), z.mask.as_ref())?;
-        let of_first = probs.unsqueeze(1)?.matmul(&x.tensor.contiguous()?)?; // (batch, 1, width)
-        let products = [(&x.tensor * &of_second)?, x.tensor.broadcast_mul(&of_first)?];
+        let [mask, second] = [0, 1].map(|at| inputs[at].mask.as_ref());
+        let [x, z] = [inputs[0].vectors()?, inputs[1].vectors()?];
+        let scores = self.scores.forward(&x, &z, mode)?;
+        let of_second = attend(&scores, second, &z)?;
+        let probs = of_largest(&scores, mask, second)?;
+        let of_first = probs.unsqueeze(1)?.matmul(&x.contiguous()?)?; // (batch, 1, width)
+        let products = [(&x * &of_second)?, x.broadcast_mul(&of_first)?];
         let [by_second, by_first] = &products;
-        Ok(x.with(Tensor::cat(&[&x.tensor, &of_second, by_second, by_first], 2)?))
+        Ok(inputs[0].with_last(Tensor::cat(&[&x, &of_second, by_second, by_first], 2)?))
     }
 }
 
@@ -157,13 +158,13 @@ impl Block for BiAttFlow {
 mod tests {
     use super::*;
     use crate::blocks::Dim;
-    use crate::blocks::checks::{Given, check, refused, run_with};
+    use crate::blocks::checks::{Given, LEN, check, refused, run_with};
     use crate::blocks::reference::{case, tensor};
     use kd_core::testing::assert_close;
 
     #[test]
     fn shapes_padding_and_variables() {
-        let texts = || [Given::text(Dim::Varies, 4, &[5, 1, 7, 2, 0]), Given::text(Dim::Varies, 4, &[3, 6, 0, 2, 1])];
+        let texts = || [Given::text(LEN, 4, &[5, 1, 7, 2, 0]), Given::text(LEN, 4, &[3, 6, 0, 2, 1])];
         let fixed = || [Given::text(Dim::Fixed(5), 4, &[5, 1]), Given::text(Dim::Fixed(3), 4, &[2, 3])];
         for attention_dropout in [0.0, 0.5] {
             check(&Seq2SeqAttentionConfig { attention_dropout }, &texts());
@@ -193,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_named() {
-        let texts = [3, 5].map(|width| Shape::sequence(Dim::Varies, width));
+        let texts = [3, 5].map(|width| Shape::sequence(LEN, width));
         assert_eq!(refused(&BiAttFlowConfig::default(), &texts), "expected two texts of one width, found 3 and 5");
         let dropped = Seq2SeqAttentionConfig { attention_dropout: 1.5 };
         assert_eq!(refused(&dropped, &texts), "attention_dropout: expected a number in [0, 1), found 1.5");

@@ -30,10 +30,30 @@ impl Value {
         Self { mask, ..Self::new(tensor) }
     }
 
-    /// Another tensor with the same padding.
+    /// Another tensor with the same axes and padding.
     #[must_use]
     pub fn with(&self, tensor: Tensor) -> Self {
         Self { second_mask: self.second_mask.clone(), ..Self::masked(tensor, self.mask.clone()) }
+    }
+
+    /// Another tensor whose last axis is a new one: the padding of the others stays, that of the last is gone.
+    #[must_use]
+    pub fn with_last(&self, tensor: Tensor) -> Self {
+        let kept = |axis: usize, mask: &Option<Tensor>| mask.clone().filter(|_| axis + 1 != self.tensor.rank());
+        Self { second_mask: kept(2, &self.second_mask), ..Self::masked(tensor, kept(1, &self.mask)) }
+    }
+
+    /// The tensor with zeros on padding of its last axis, for blocks that read a position as a vector: only matrices of two
+    /// texts and what was pooled from them have some.
+    ///
+    /// # Errors
+    /// If a mask does not fit the tensor.
+    pub fn vectors(&self) -> Result<Tensor> {
+        match (self.tensor.rank(), &self.mask, &self.second_mask) {
+            (2, Some(mask), _) => replace_padding(&self.tensor, mask, 1, 0.0),
+            (3, _, Some(mask)) => replace_padding(&self.tensor, mask, 2, 0.0),
+            _ => Ok(self.tensor.clone()),
+        }
     }
 
     /// Number of tokens of each sequence: the whole axis 1 without a mask. Reads the mask from its device.
@@ -113,5 +133,24 @@ mod tests {
         check_gradient(|x| replace_padding(x, &mask, 1, 3.0), &random(2, (2, 3, 2)).unwrap(), 1e-8).unwrap();
         let message = replace_padding(&matrix, &mask, 1, 0.).unwrap_err().to_string();
         assert!(message.contains("expected a mask of axes 0 and 1 of [2, 2, 3], found [2, 3]"), "{message}");
+    }
+
+    #[test]
+    fn a_new_last_axis_has_no_padding() {
+        let mask = |len: usize| Some(Tensor::ones((2, len), DType::U8, &Device::Cpu).unwrap());
+        let tensor = |dims: &[usize]| random(1, dims.to_vec()).unwrap();
+        let masks = |value: Value| [value.mask.is_some(), value.second_mask.is_some()];
+        let of = |dims: &[usize]| {
+            let value = Value { second_mask: mask(4), ..Value::masked(tensor(dims), mask(3)) };
+            masks(value.with_last(tensor(dims)))
+        };
+        assert_eq!(of(&[2, 3, 4, 5]), [true, true]);
+        assert_eq!(of(&[2, 3, 4]), [true, false]);
+        assert_eq!(masks(Value::masked(tensor(&[2, 3]), mask(3)).with_last(tensor(&[2, 5]))), [false, false]);
+        let ids = Tensor::new(&[[1u8, 0, 0], [1, 1, 1]], &Device::Cpu).unwrap();
+        let pooled = Value::masked(Tensor::ones((2, 3), DType::F64, &Device::Cpu).unwrap(), Some(ids.clone()));
+        assert_eq!(pooled.vectors().unwrap().to_vec2::<f64>().unwrap(), [[1., 0., 0.], [1., 1., 1.]]);
+        let text = Value::masked(tensor(&[2, 3, 4]), Some(ids));
+        assert_eq!(text.vectors().unwrap().id(), text.tensor.id());
     }
 }

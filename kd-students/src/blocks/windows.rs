@@ -13,10 +13,10 @@
 use candle_core::{DType, Result, Tensor};
 use serde::Deserialize;
 
-use super::Dim;
+use super::{Dim, Length};
 
 /// Whether windows stay within the text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 pub enum PaddingType {
     /// They do, but for `padding` positions on each side.
     #[default]
@@ -28,7 +28,7 @@ pub enum PaddingType {
 }
 
 /// Windows along one axis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Windows {
     pub(crate) size: usize,
     pub(crate) stride: usize,
@@ -40,8 +40,11 @@ impl Windows {
     /// Checks sizes, and gives the axis of outputs for an axis of inputs.
     pub(crate) fn infer(&self, dim: Dim) -> std::result::Result<Dim, String> {
         let Self { size, stride, padding, padding_type } = *self;
-        if size == 0 || stride == 0 {
-            return Err(format!("expected a window and a stride of at least 1, found {size} and {stride}"));
+        if stride == 0 {
+            return Err("stride: expected at least 1, found 0".to_string());
+        }
+        if size == 0 {
+            return Err("window_size: expected at least 1, found 0".to_string());
         }
         if padding_type == PaddingType::Same && padding != 0 {
             return Err(format!("padding: expected 0 where padding_type is SAME, found {padding}"));
@@ -50,11 +53,20 @@ impl Windows {
             return Err(format!("padding: expected less than the window of {size}, found {padding}"));
         }
         match dim {
-            Dim::Varies => Ok(Dim::Varies),
+            Dim::Varies(len) => Ok(Dim::Varies(self.length(len))),
             Dim::Fixed(len) if padding_type == PaddingType::Valid && len + 2 * padding < size => {
                 Err(format!("the window of {size} is longer than an axis of {len} with a padding of {padding}"))
             }
             Dim::Fixed(len) => Ok(Dim::Fixed(self.outputs(len))),
+        }
+    }
+
+    /// Outputs of an axis of a length that varies.
+    fn length(&self, len: Length) -> Length {
+        match (self.padding_type, self.stride) {
+            (PaddingType::Same, 1) => len,
+            (PaddingType::Valid, 1) => len.and((2 * self.padding + 1) as isize - self.size as isize),
+            _ => Length::made_of((len, self)),
         }
     }
 
@@ -134,6 +146,7 @@ fn strided(x: &Tensor, axis: usize, start: usize, count: usize, stride: usize) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blocks::checks::{LEN, LEN2};
     use kd_core::testing::{check_gradient, device, random};
 
     fn windows(size: usize, stride: usize, padding: usize, padding_type: PaddingType) -> Windows {
@@ -184,15 +197,24 @@ mod tests {
     fn sizes_that_do_not_fit_are_named() {
         let of = |windows: Windows, dim| windows.infer(dim).unwrap_err();
         let valid = |size, stride, padding| windows(size, stride, padding, PaddingType::Valid);
-        assert_eq!(of(valid(3, 0, 0), Dim::Varies), "expected a window and a stride of at least 1, found 3 and 0");
+        assert_eq!(of(valid(3, 0, 0), LEN), "stride: expected at least 1, found 0");
+        assert_eq!(of(valid(0, 1, 0), LEN), "window_size: expected at least 1, found 0");
         assert_eq!(
             of(valid(5, 1, 0), Dim::Fixed(3)),
             "the window of 5 is longer than an axis of 3 with a padding of 0"
         );
-        assert_eq!(of(valid(2, 1, 2), Dim::Varies), "padding: expected less than the window of 2, found 2");
+        assert_eq!(of(valid(2, 1, 2), LEN), "padding: expected less than the window of 2, found 2");
         let same = windows(3, 1, 1, PaddingType::Same);
-        assert_eq!(of(same, Dim::Varies), "padding: expected 0 where padding_type is SAME, found 1");
+        assert_eq!(of(same, LEN), "padding: expected 0 where padding_type is SAME, found 1");
         assert_eq!(valid(3, 2, 1).infer(Dim::Fixed(6)), Ok(Dim::Fixed(3)));
-        assert_eq!(valid(3, 2, 1).infer(Dim::Varies), Ok(Dim::Varies));
+        // The length of a text is that of all windows of which each token has one; of two windows of 2 as of one of 3.
+        let length = |windows: Windows, dim| windows.infer(dim).unwrap();
+        assert_eq!(length(valid(3, 1, 1), LEN), LEN);
+        assert_eq!(length(windows(4, 1, 0, PaddingType::Same), LEN), LEN);
+        assert_eq!(length(valid(3, 1, 0), LEN).to_string(), "len-2");
+        assert_eq!(length(valid(3, 1, 0), LEN), length(valid(2, 1, 0), length(valid(2, 1, 0), LEN)));
+        assert_eq!(length(valid(3, 2, 1), LEN), length(valid(3, 2, 1), LEN));
+        assert_ne!(length(valid(3, 2, 1), LEN), length(valid(2, 2, 1), LEN));
+        assert_ne!(length(valid(3, 2, 1), LEN), length(valid(3, 2, 1), LEN2));
     }
 }

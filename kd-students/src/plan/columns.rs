@@ -1,9 +1,9 @@
 //! Which table each column of a branch is looked up in.
 
 use super::item::error;
-use super::{Branch, Embedded, Inputs, Warning};
+use super::{Embedded, Inputs, Warning};
 use crate::blocks::embedding::{Cluster, Column, Place};
-use crate::blocks::{Dim, Shape};
+use crate::blocks::{Dim, Length, Shape};
 use crate::error::Result;
 
 /// The branches with the clusters of their columns; `path` is that of the embedding's `conf`.
@@ -26,10 +26,11 @@ pub(super) fn branches(
             }
         }
     }
-    inputs.branches.iter().map(|branch| embedded(branch, inputs, clusters, path)).collect()
+    (0..inputs.branches.len()).map(|idx| embedded(idx, inputs, clusters, path)).collect()
 }
 
-fn embedded(branch: &Branch, inputs: &Inputs, clusters: &[Cluster], path: &str) -> Result<Embedded> {
+fn embedded(idx: usize, inputs: &Inputs, clusters: &[Cluster], path: &str) -> Result<Embedded> {
+    let branch = &inputs.branches[idx];
     let cluster = |column: &String| clusters.iter().find(|cluster| cluster.columns.contains(column));
     let is_embedded = branch.columns.iter().any(|column| cluster(column).is_some());
     let (mut columns, mut width, mut is_placed, mut features) = (Vec::new(), 0, [false; 2], 0);
@@ -56,7 +57,8 @@ fn embedded(branch: &Branch, inputs: &Inputs, clusters: &[Cluster], path: &str) 
         is_placed[usize::from(place == Place::Characters)] = true;
         columns.push(Column { name: column.clone(), cluster: cluster.map(|cluster| cluster.name.clone()), place });
     }
-    let shape = if is_embedded { Shape::sequence(branch.len(), width) } else { Shape(vec![Dim::Varies]) };
+    let len = if is_embedded { branch.len(idx) } else { Dim::Varies(Length::of_branch(idx)) };
+    let shape = if is_embedded { Shape::sequence(len, width) } else { Shape(vec![len]) };
     let is_whole = inputs.legacy_padding && branch.length.is_some();
     Ok(Embedded { name: branch.name.clone(), columns, shape, is_whole })
 }

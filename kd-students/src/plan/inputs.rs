@@ -1,6 +1,6 @@
 //! What a network reads and is asked for.
 
-use crate::blocks::Dim;
+use crate::blocks::{Dim, Length};
 
 /// Columns of a file that belong to one text: its words, and what is known of each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,8 +14,9 @@ pub struct Branch {
 }
 
 impl Branch {
-    pub(crate) fn len(&self) -> Dim {
-        self.length.map_or(Dim::Varies, Dim::Fixed)
+    /// Words of a text, where the branch is the `idx`-th.
+    pub(crate) fn len(&self, idx: usize) -> Dim {
+        self.length.map_or(Dim::Varies(Length::of_branch(idx)), Dim::Fixed)
     }
 }
 

@@ -190,11 +190,35 @@ impl Plan {
         &self.warnings
     }
 
-    /// Groups that freeze the tables that `fix_weight` keeps as they are, for
+    /// Groups that freeze the tables that `fix_weight` keeps as they are, and those of branches that no layer reads, for
     /// [`TrainerConfig::groups`](kd_core::trainer::TrainerConfig::groups).
     pub fn frozen(&self) -> Vec<Group> {
-        let fixed = self.clusters.iter().filter(|cluster| cluster.is_fixed());
-        fixed.map(|cluster| Group::frozen(format!("{EMBEDDING}.{}.weight", cluster.name))).collect()
+        let fixed = self.clusters.iter().filter(|cluster| cluster.is_fixed() || !self.reads(cluster, |_| true));
+        fixed.map(|cluster| Group::frozen(format!("{EMBEDDING}.{}.*", cluster.name))).collect()
+    }
+
+    /// Names of layers with variables, and `embedding.CLUSTER` of clusters that learn, that have no part in the outputs
+    /// `learned`: with losses between these only, they would stay as they are.
+    ///
+    /// # Errors
+    /// If a block cannot be built.
+    pub fn untrained(&self, learned: &[&str]) -> Result<Vec<String>> {
+        parameters::untrained(self, learned)
+    }
+
+    /// Whether a layer reads a branch that is looked up in `cluster`, of those that `is_asked`.
+    fn reads(&self, cluster: &Cluster, is_asked: impl Fn(&str) -> bool) -> bool {
+        let of_cluster = |branch: &&Embedded| {
+            branch.columns.iter().any(|column| column.cluster.as_ref() == Some(&cluster.name)) && is_asked(&branch.name)
+        };
+        let mut branches = self.branches.iter().filter(of_cluster);
+        branches.any(|branch| self.layers.iter().any(|layer| layer.inputs.contains(&branch.name)))
+    }
+
+    /// The site with what a layer reads.
+    fn site_of(&self, layer: &Layer) -> Site {
+        let first = layer.inputs.first().and_then(|input| self.layers.iter().find(|other| other.id == *input));
+        Site { after_conv: first.is_some_and(|first| first.block == "Conv"), ..self.site }
     }
 
     /// Number of values in the variables of each layer, and of each cluster of the embedding as `embedding.CLUSTER`, without

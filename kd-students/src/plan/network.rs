@@ -51,7 +51,7 @@ impl Network {
         let of = |names: &[String]| names.iter().filter_map(|name| place.get(name).copied()).collect::<Vec<_>>();
         let mut layers = Vec::with_capacity(plan.layers.len());
         for layer in &plan.layers {
-            let block = layer.config.build(&layer.shapes, &plan.site, vb.pp(&layer.owner))?;
+            let block = layer.config.build(&layer.shapes, &plan.site_of(layer), vb.pp(&layer.owner))?;
             layers.push(Step { id: layer.id.clone(), block, inputs: of(&layer.inputs) });
         }
         let first = plan.layers.iter().find(|layer| plan.outputs.first() == Some(&layer.id));
@@ -106,10 +106,17 @@ impl Network {
 }
 
 /// The head of an output.
-fn head(value: &Value, rows: &Rows) -> Result<Tensor> {
+fn head(value: &Value, tokens: &Tokens) -> Result<Tensor> {
     let (rank, width) = (value.tensor.rank(), value.tensor.dim(value.tensor.rank() - 1)?);
-    match rows {
-        Rows::Words { .. } if rank == 3 => rows.select(&value.tensor),
+    match &tokens.rows {
+        Rows::Words { .. } if rank == 3 => {
+            // Rows are counted in the first text.
+            let (words, found) = (tokens.first.ids.dim(1)?, value.tensor.dims());
+            if found[1] != words {
+                bail!("expected {words} words, as the first text has, found {} in {found:?}", found[1]);
+            }
+            tokens.rows.select(&value.tensor)
+        }
         _ if rank == 2 && value.mask.is_none() => Ok(value.tensor.clone()),
         Rows::Examples if rank == 2 || (rank == 3 && width == 1) => {
             let pointer = if rank == 3 { value.tensor.squeeze(2)? } else { value.tensor.clone() };
@@ -127,7 +134,11 @@ impl Student for Network {
             bail!("expected a crf as the first output, found one as output {}", idx + 2);
         }
         let transitions = values.first().and_then(|value| value.transitions.clone());
-        let heads = values.iter().map(|value| head(value, &tokens.rows)).collect::<Result<_>>()?;
+        let heads = values.iter().zip(&self.outputs).map(|(value, &idx)| {
+            let id = &self.layers[idx - self.branches.len()].id;
+            head(value, tokens).map_err(|error| error.context(format!("output `{id}`")))
+        });
+        let heads = heads.collect::<Result<_>>()?;
         Ok(Output { heads, transitions, ..Output::default() })
     }
 }
@@ -142,7 +153,7 @@ impl Represent for Network {
         match self.values(tokens, mode)?.first() {
             // What a linear layer reads of a vector with padding.
             Some(value) if value.tensor.rank() == 2 => value.zeroed(),
-            Some(value) => head(value, &tokens.rows),
+            Some(value) => head(value, tokens),
             None => bail!("the network has no output"),
         }
     }

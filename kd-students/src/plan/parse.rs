@@ -31,11 +31,16 @@ pub(super) fn plan(architecture: &Json, inputs: &Inputs, further: &[Kind]) -> Re
     }
     wiring::check_names(&items, inputs)?;
     let branches = columns::branches(inputs, &clusters, &conf_path, &mut warnings)?;
+    // Those whose columns are all of no branch, of which there is a warning.
+    let is_used = |cluster: &Cluster| {
+        branches.iter().flat_map(|branch| &branch.columns).any(|column| column.cluster.as_ref() == Some(&cluster.name))
+    };
+    clusters.retain(is_used);
     let blocks = blocks(&items, inputs, further, &mut warnings)?;
     let order = wiring::order(&items)?;
     wiring::check_use(&items, inputs, &mut warnings)?;
 
-    let site = Site { classes: inputs.classes(), legacy_padding: inputs.legacy_padding };
+    let site = Site { classes: inputs.classes(), legacy_padding: inputs.legacy_padding, after_conv: false };
     let mut shapes: BTreeMap<&str, Shape> =
         branches.iter().map(|branch| (branch.name.as_str(), branch.shape.clone())).collect();
     let mut layers: Vec<Layer> = Vec::with_capacity(items.len());
@@ -209,7 +214,7 @@ fn infer(item: &Item, config: &dyn BlockConfig, inputs: &[Shape], site: &Site) -
 fn check_shared(plan: &Plan) -> Result<()> {
     for layer in plan.layers.iter().filter(|layer| layer.owner != layer.id) {
         let Some(owner) = plan.layers.iter().find(|other| other.id == layer.owner) else { continue };
-        let (expected, found) = (parameters::of_layer(owner, &plan.site)?, parameters::of_layer(layer, &plan.site)?);
+        let (expected, found) = (parameters::of_layer(plan, owner)?, parameters::of_layer(plan, layer)?);
         if expected != found {
             let shapes = |layer: &Layer| layer.shapes.iter().map(Shape::to_string).collect::<Vec<_>>().join(", ");
             let message = format!(

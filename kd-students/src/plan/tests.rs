@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::*;
 use crate::blocks::embedding::Place;
-use crate::blocks::{Block, Value};
+use crate::blocks::{Block, Dim, Length, Value};
 
 fn branch(name: &str, columns: &[&str]) -> Branch {
     Branch { name: name.to_string(), columns: columns.iter().map(|column| column.to_string()).collect(), length: None }
@@ -97,7 +97,7 @@ fn a_plan_knows_shapes_places_and_parameters_before_there_is_a_tensor() {
         q.columns.iter().map(|column| column.place).collect::<Vec<_>>(),
         [Place::Ids, Place::Feature(0), Place::Characters]
     );
-    assert_eq!(plan.frozen(), [Group::frozen("embedding.word.weight")]);
+    assert_eq!(plan.frozen(), [Group::frozen("embedding.word.*")]);
     let counts = plan.parameters(&rows()).unwrap();
     // Two directions of 4 · 4 · (12 + 4 + 2); 5 · 8 + 5 + 3 · 5 + 3 and a slope; windows of 3 · 3 · 4 + 4, and 9 · 3.
     let expected = [
@@ -161,12 +161,37 @@ fn an_example_alone_is_what_it_is_in_a_longer_batch() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_dropout_and_shared_layers_draw_their_own() {
+fn the_same_seed_gives_the_same_dropout() {
     let (network, _) = network();
     let tokens = tokens(&[vec![3, 4], vec![5]], &[vec![6, 7, 8], vec![9, 10]]);
     let of = |seed| network.forward(&tokens, Mode::Train { seed }).unwrap().heads[0].to_vec2::<f64>().unwrap();
     assert_eq!(of(1), of(1));
     assert_ne!(of(1), of(2));
+}
+
+#[test]
+fn shared_layers_draw_their_own_dropout() {
+    let mut architecture = pair();
+    let drop = |id: &str, input: &str, conf: Option<Json>| {
+        let mut item = json!({"layer_id": id, "layer": "first", "inputs": [input], "output_layer_flag": true});
+        if let Some(conf) = conf {
+            (item["layer"], item["conf"]) = (json!("Dropout"), conf);
+        }
+        item
+    };
+    let items = architecture.as_array_mut().unwrap();
+    items.extend([drop("first", "q_1", Some(json!({"dropout": 0.5}))), drop("second", "q_1", None)]);
+    let variables = Variables::new(3, DType::F64, &Device::Cpu);
+    let network = Plan::parse(&architecture, &inputs(), &[]).unwrap().build(&rows(), variables.builder()).unwrap();
+    let tokens = tokens(&[vec![3, 4], vec![5]], &[vec![6, 7, 8], vec![9, 10]]);
+    let of = |mode| {
+        let heads = network.forward(&tokens, mode).unwrap().heads;
+        [2, 3].map(|head: usize| heads[head].to_vec2::<f64>().unwrap())
+    };
+    let [first, second] = of(Mode::Eval);
+    assert_eq!(first, second);
+    let [first, second] = of(Mode::Train { seed: 1 });
+    assert_ne!(first, second);
 }
 
 #[test]
@@ -242,6 +267,46 @@ fn two_pointers_say_that_padding_is_nowhere() {
     assert!(message.contains("expected (batch, len, classes) of rows of words, found [2, 3]"), "{message}");
 }
 
+#[test]
+fn rows_of_words_are_taken_from_as_many_words_as_the_first_text_has() {
+    for (layer, conf, found) in [("Concat3D", json!({"concat3D_axis": 1}), 6), ("Conv", json!({"window_size": 2}), 2)] {
+        let inputs = if layer == "Conv" { json!(["words"]) } else { json!(["words", "words"]) };
+        let architecture = tagger(&json!([
+            {"layer_id": "out", "layer": layer, "conf": conf, "inputs": inputs, "output_layer_flag": true},
+        ]));
+        let message = forward(&architecture, words()).unwrap_err().to_string();
+        let expected = format!("output `out`\nexpected 3 words, as the first text has, found {found} in [2, {found}");
+        assert!(message.starts_with(&expected), "{message}");
+    }
+}
+
+#[test]
+fn what_no_loss_reaches_is_named() {
+    let learned = |outputs: &[&str]| plan().untrained(outputs).unwrap();
+    assert_eq!(learned(&["out", "intent"]), Vec::<String>::new());
+    // `q_1` has the variables of `a_1`, which `intent` reads; its branch's tables are those of the other.
+    assert_eq!(learned(&["intent"]), ["out"]);
+    assert_eq!(learned(&["out"]), ["intent"]);
+    let mut all = learned(&[]);
+    all.sort(); // the order of JSON's keys
+    assert_eq!(all, ["embedding.char", "embedding.pos", "intent", "out", "q_1"]);
+}
+
+#[test]
+fn a_table_that_nothing_reads_is_left_out_or_stays_as_it_is() {
+    let mut architecture = pair();
+    architecture[0]["conf"]["more"] = json!({"cols": ["x_more"], "dim": 2});
+    architecture[0]["conf"]["third"] = json!({"cols": ["third_text"], "dim": 2});
+    let mut inputs = inputs();
+    inputs.branches.push(branch("third", &["third_text"]));
+    let plan = Plan::parse(&architecture, &inputs, &[]).unwrap();
+    let names: Vec<&str> = plan.clusters().iter().map(|cluster| cluster.name.as_str()).collect();
+    assert!(names.contains(&"third") && !names.contains(&"more"), "{names:?}");
+    let mut frozen: Vec<String> = plan.frozen().into_iter().map(|group| group.pattern).collect();
+    frozen.sort(); // the order of JSON's keys
+    assert_eq!(frozen, ["embedding.third.*", "embedding.word.*"]);
+}
+
 /// Embeds the ids of a branch by itself: `id / 2`.
 #[derive(Debug, serde::Deserialize)]
 struct Own {}
@@ -277,7 +342,7 @@ fn a_block_from_outside_may_read_ids_and_comes_before_one_of_the_same_name() {
         {"layer_id": "other", "layer": "Linear", "conf": {"hidden_dim": 3}, "inputs": ["own"], "output_layer_flag": true},
     ]);
     let plan = Plan::parse(&architecture, &of_words(), &[Kind::of::<Own>("BiLSTM")]).unwrap();
-    assert_eq!(plan.branches()[0].shape, Shape(vec![crate::blocks::Dim::Varies]));
+    assert_eq!(plan.branches()[0].shape, Shape(vec![Dim::Varies(Length::of_branch(0))]));
     let variables = Variables::new(3, DType::F64, &Device::Cpu);
     let network = plan.build(&BTreeMap::new(), variables.builder()).unwrap();
     let first = pad(&[vec![3, 4, 5], vec![6]], &Device::Cpu).unwrap();
@@ -300,7 +365,7 @@ fn refused(change: impl Fn(&mut Json)) -> String {
 #[test]
 fn everything_wrong_has_its_place() {
     type Change = fn(&mut Json);
-    let cases: [(Change, &str); 33] = [
+    let cases: [(Change, &str); 35] = [
         (|a| *a = json!({}), "architecture: expected a list of layers, found {}"),
         (|a| a[1] = json!(7), "architecture[1]: expected an object, found 7"),
         (|a| a[1] = json!({"layer_id": "x"}), "architecture[1]: expected a key `layer`, found none"),
@@ -375,6 +440,22 @@ fn everything_wrong_has_its_place() {
             "architecture: expected a layer whose output_layer_flag is true, found none",
         ),
         (
+            |a| {
+                let inputs = ["q", "a"];
+                let sum = json!({"layer_id": "sum", "layer": "Add3D", "inputs": inputs, "output_layer_flag": true});
+                a.as_array_mut().unwrap().push(sum);
+            },
+            "architecture[6].inputs: expected inputs of one shape, found (batch, len, 12) and (batch, len2, 12)",
+        ),
+        (
+            |a| {
+                let conf = json!({"window_size": 0});
+                let conv = json!({"layer_id": "conv", "layer": "Conv", "conf": conf, "inputs": ["q"], "output_layer_flag": true});
+                a.as_array_mut().unwrap().push(conv);
+            },
+            "architecture[6].conf.window_size: expected at least 1, found 0",
+        ),
+        (
             |a| a[4]["inputs"] = json!(["drop"]),
             "architecture[4].inputs: expected an input of rank 3, found (batch, 8) of rank 2",
         ),
@@ -425,7 +506,7 @@ fn sharing_needs_inputs_of_the_same_width() {
         ]);
     });
     let expected = "architecture[7].inputs: expected inputs like those of `q_1`, whose variables it shares, (batch, len, 12), \
-                    found (batch, len, 6)";
+                    found (batch, len2, 6)";
     assert_eq!(message, expected);
 }
 

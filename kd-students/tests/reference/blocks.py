@@ -110,4 +110,27 @@ x, z = torch.randn(5, 4), torch.randn(5, 4)
 columns = [torch.cdist(x, z, p).diagonal() for p in (math.inf, 1.0, 2.0)]
 case("distance", {"x": x, "z": z}, torch.stack([columns[0], F.cosine_similarity(x, z), columns[1], columns[2]], -1))
 
+# A layer of post-norm attention and feed-forward: PyTorch's, with the activation of GPT.
+x, keys = torch.randn(2, 4, 6), mask(2, [4, 2], 4)
+gelu = lambda x: F.gelu(x, approximate="tanh")
+module = nn.TransformerEncoderLayer(6, 3, dim_feedforward=24, dropout=0.0, activation=gelu, batch_first=True)
+for parameter in module.parameters():
+    parameter.data.add_(torch.randn_like(parameter) * 0.3)
+weights = {
+    "0.attention.c_attn.weight": module.self_attn.in_proj_weight,
+    "0.attention.c_attn.bias": module.self_attn.in_proj_bias,
+    "0.attention.c_proj.weight": module.self_attn.out_proj.weight,
+    "0.attention.c_proj.bias": module.self_attn.out_proj.bias,
+    "0.layernorm_1.weight": module.norm1.weight,
+    "0.layernorm_1.bias": module.norm1.bias,
+    "0.mlp.c_fc.weight": module.linear1.weight,
+    "0.mlp.c_fc.bias": module.linear1.bias,
+    "0.mlp.c_proj.weight": module.linear2.weight,
+    "0.mlp.c_proj.bias": module.linear2.bias,
+    "0.layernorm_2.weight": module.norm2.weight,
+    "0.layernorm_2.bias": module.norm2.bias,
+}
+y = module(x, src_key_padding_mask=keys == 0) * keys[..., None]
+case("transformer", {"x": x, "mask": keys, **weights}, y, heads=3)
+
 print(json.dumps(CASES))

@@ -35,6 +35,20 @@ fn layer(kind: ActivationKind) -> (Activation, Variables) {
     (Activation::new(kind, variables.builder()).unwrap(), variables)
 }
 
+/// 1 / (1 + e^20) = 2.0611537e-9, where (1 + tanh(-10)) / 2 is 0 in f32, and with it every gradient. PyTorch's binary
+/// cross-entropy of it has the slope p - y = -1.
+#[test]
+fn a_sigmoid_far_from_0_is_small_and_learns() {
+    let x = Var::new(&[[-20f32]], device()).unwrap();
+    let y = layer(ActivationKind::Sigmoid).0.forward(&x).unwrap();
+    let value = y.flatten_all().unwrap().to_vec1::<f32>().unwrap()[0];
+    assert!((value / 2.061_153_7e-9 - 1.0).abs() < 1e-5, "{value}");
+    let loss = crate::losses::binary_cross_entropy_of_probs_rows(&y, &y.ones_like().unwrap()).unwrap();
+    let gradients = loss.sum_all().unwrap().backward().unwrap();
+    let slope = gradients.get(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()[0];
+    assert!((slope + 1.0).abs() < 1e-5, "{slope}");
+}
+
 #[test]
 fn values_and_gradients_are_those_of_pytorch() {
     let reference = reference();

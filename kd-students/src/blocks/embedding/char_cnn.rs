@@ -93,6 +93,9 @@ impl CnnCharConfig {
                 return Err(format!("{key}: expected at least 1, found 0"));
             }
         }
+        if config.activation == Some(ActivationKind::Softmax2d) {
+            return Err("activation: expected a function of a convolution's values, found Softmax2d".to_string());
+        }
         if config.embedding_matrix_dim == 0 {
             return Err("embedding_matrix_dim: expected at least 1, found 0".to_string());
         }

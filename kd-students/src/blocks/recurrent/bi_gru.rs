@@ -158,7 +158,7 @@ struct States(Gru);
 
 impl Block for States {
     fn forward(&self, inputs: &[Value], _: Mode) -> Result<Value> {
-        Ok(inputs[0].with(self.0.forward(&inputs[0])?))
+        Ok(inputs[0].with_last(self.0.forward(&inputs[0])?))
     }
 }
 

@@ -88,7 +88,7 @@ struct States(Stack);
 
 impl Block for States {
     fn forward(&self, inputs: &[Value], mode: Mode) -> Result<Value> {
-        Ok(inputs[0].with(self.0.forward(&inputs[0].tensor, &inputs[0].lengths()?, mode)?))
+        Ok(inputs[0].with_last(self.0.forward(&inputs[0].vectors()?, &inputs[0].lengths()?, mode)?))
     }
 }
 
@@ -122,6 +122,6 @@ struct Last(Stack);
 impl Block for Last {
     fn forward(&self, inputs: &[Value], mode: Mode) -> Result<Value> {
         let lengths = inputs[0].lengths()?;
-        Ok(Value::new(last_states(&self.0.forward(&inputs[0].tensor, &lengths, mode)?, &lengths)?))
+        Ok(Value::new(last_states(&self.0.forward(&inputs[0].vectors()?, &lengths, mode)?, &lengths)?))
     }
 }

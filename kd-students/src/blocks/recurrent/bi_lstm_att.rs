@@ -49,11 +49,11 @@ struct BiLstmAtt {
 impl Block for BiLstmAtt {
     fn forward(&self, inputs: &[Value], mode: Mode) -> Result<Value> {
         let input = &inputs[0];
-        let states = self.states.forward(&input.tensor, &input.lengths()?, mode)?; // (batch, len, width)
+        let states = self.states.forward(&input.vectors()?, &input.lengths()?, mode)?; // (batch, len, width)
         let (batch, len, _) = states.dims3()?;
         let mask = mask_or_ones(input.mask.as_ref(), batch, len, &states)?;
         let scores = ops::linear(&states, &self.weight.t()?.contiguous()?, None)?.matmul(&states.t()?.contiguous()?)?;
         let probs = ops::masked_softmax(&scores, 1.0, &mask, 0.0, Mode::Eval)?; // (batch, len, len)
-        Ok(input.with(probs.matmul(&states)?))
+        Ok(input.with_last(probs.matmul(&states)?))
     }
 }

@@ -82,7 +82,7 @@ struct BiQrnn {
 impl Block for BiQrnn {
     fn forward(&self, inputs: &[Value], mode: Mode) -> Result<Value> {
         let mask = if self.legacy_padding { None } else { inputs[0].mask.as_ref() };
-        let mut xs = inputs[0].tensor.clone();
+        let mut xs = inputs[0].vectors()?;
         for (layer, directions) in self.layers.chunks(2).enumerate() {
             let site = mode.site(layer as u64);
             if layer > 0 {
@@ -94,7 +94,7 @@ impl Block for BiQrnn {
             let run = |idx: usize| self.run(&directions[idx], &xs, mask, idx == 1, site.site(idx as u64));
             xs = Tensor::cat(&[run(0)?, run(1)?], 2)?;
         }
-        Ok(inputs[0].with(xs))
+        Ok(inputs[0].with_last(xs))
     }
 }
 

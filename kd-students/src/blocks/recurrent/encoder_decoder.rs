@@ -162,7 +162,7 @@ impl Block for EncoderDecoder {
     fn forward(&self, inputs: &[Value], mode: Mode) -> Result<Value> {
         let input = &inputs[0];
         let lengths = input.lengths()?;
-        let encoded = self.encoder.forward(&input.tensor, &lengths, mode.site(0))?; // (batch, len, 2 · hidden)
+        let encoded = self.encoder.forward(&input.vectors()?, &lengths, mode.site(0))?; // (batch, len, 2 · hidden)
         let (batch, len, _) = encoded.dims3()?;
         let mask = mask_or_ones(input.mask.as_ref(), batch, len, &encoded)?;
         let keys = self.attention.forward(&encoded)?; // (batch, len, layers · hidden)
@@ -188,6 +188,6 @@ impl Block for EncoderDecoder {
             let probs = ops::masked_softmax(&scores, 1.0, &mask, 0.0, Mode::Eval)?;
             context = probs.unsqueeze(1)?.matmul(&encoded)?.squeeze(1)?;
         }
-        Ok(input.with(Tensor::stack(&decoded, 1)?))
+        Ok(input.with_last(Tensor::stack(&decoded, 1)?))
     }
 }

@@ -7,7 +7,7 @@ use kd_core::testing::{assert_close, random};
 use kd_core::variables::Variables;
 use serde_json::{Value as Json, json};
 
-use super::super::checks::{Given, check as check_block};
+use super::super::checks::{Given, LEN, check as check_block};
 use super::super::{BlockConfig, Dim, Shape, Site, Value, standard};
 
 fn config(block: &str, conf: Json) -> Box<dyn BlockConfig> {
@@ -16,7 +16,7 @@ fn config(block: &str, conf: Json) -> Box<dyn BlockConfig> {
 
 #[test]
 fn shapes_padding_and_variables() {
-    let text = [Given::text(Dim::Varies, 3, &[4, 1, 2])];
+    let text = [Given::text(LEN, 3, &[4, 1, 2])];
     for (block, conf) in [
         ("BiLSTM", json!({"hidden_dim": 2, "num_layers": 2})),
         ("BiLSTMLast", json!({"hidden_dim": 3})),
@@ -39,7 +39,7 @@ fn shapes_of_random_sizes() {
         // One text at least has two tokens: with one there is no state before it that a matrix could learn from.
         let mut lengths: Vec<usize> = (0..size(0, 3)).map(|text| size(10 + text as u64, 5)).collect();
         lengths[0] += 1;
-        let text = [Given::text(Dim::Varies, size(1, 5), &lengths)];
+        let text = [Given::text(LEN, size(1, 5), &lengths)];
         let (hidden, layers) = (size(2, 4), size(3, 2));
         for block in ["BiLSTM", "BiLSTMLast", "BiQRNN"] {
             check_block(config(block, json!({"hidden_dim": hidden, "num_layers": layers})).as_ref(), &text);
@@ -82,7 +82,7 @@ fn values_and_gradients_are_pytorchs_on_packed_sequences() {
             .collect();
         let tensors = named.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
         let vb = VarBuilder::from_tensors(tensors, DType::F64, &Device::Cpu);
-        let (site, shape) = (Site { classes: Some(3), ..Site::default() }, Shape::sequence(Dim::Varies, 3));
+        let (site, shape) = (Site { classes: Some(3), ..Site::default() }, Shape::sequence(LEN, 3));
         let config = config(block, case["conf"].clone());
         config.infer(std::slice::from_ref(&shape), &site).unwrap();
         let built = config.build(&[shape], &site, vb).unwrap();
@@ -107,8 +107,8 @@ fn the_decoder_does_not_read_padding_and_learns() {
     let conf = json!({"encoder": "SLUEncoder", "encoder_conf": {"hidden_dim": 2, "dropout": 0, "num_layers": 1},
                       "decoder": "SLUDecoder", "decoder_conf": {"hidden_dim": 3, "num_layers": 2, "decoder_emb_dim": 2}});
     let config = config("EncoderDecoder", conf);
-    let shape = Shape::sequence(Dim::Varies, 3);
-    assert_eq!(config.infer(std::slice::from_ref(&shape), &site).unwrap(), Shape::sequence(Dim::Varies, 4));
+    let shape = Shape::sequence(LEN, 3);
+    assert_eq!(config.infer(std::slice::from_ref(&shape), &site).unwrap(), Shape::sequence(LEN, 4));
     let variables = Variables::new(2, DType::F64, &Device::Cpu);
     let block = config.build(&[shape], &site, variables.builder()).unwrap();
     let x = random(1, (2, 4, 3)).unwrap();
@@ -156,7 +156,7 @@ fn quasi_recurrent_layers_are_their_recursion() {
     for (window, zoneout) in [(1, 0.0), (2, 0.0), (2, 0.25)] {
         let config = config("BiQRNN", json!({"hidden_dim": 2, "window": window, "zoneout": zoneout}));
         let variables = Variables::new(9, DType::F64, &Device::Cpu);
-        let shape = Shape::sequence(Dim::Varies, 3);
+        let shape = Shape::sequence(LEN, 3);
         let block = config.build(&[shape], &Site::default(), variables.builder()).unwrap();
         let x = random(5, (2, 4, 3)).unwrap();
         let value = Value::masked(x.clone(), Some(mask(&[4, 2], 4)));
@@ -190,7 +190,7 @@ fn quasi_recurrent_layers_are_their_recursion() {
 fn zoneout_keeps_cells_in_training() {
     let config = config("BiQRNN", json!({"hidden_dim": 200, "zoneout": 0.5}));
     let variables = Variables::new(9, DType::F64, &Device::Cpu);
-    let block = config.build(&[Shape::sequence(Dim::Varies, 1)], &Site::default(), variables.builder()).unwrap();
+    let block = config.build(&[Shape::sequence(LEN, 1)], &Site::default(), variables.builder()).unwrap();
     let x = Value::new(random(5, (1, 1, 1)).unwrap());
     let y =
         block.forward(&[x], Mode::Train { seed: 3 }).unwrap().tensor.flatten_all().unwrap().to_vec1::<f64>().unwrap();
@@ -204,7 +204,7 @@ fn dropout_is_between_layers_only() {
     let of = |layers: usize, mode| {
         let config = config("BiLSTM", json!({"hidden_dim": 2, "num_layers": layers, "dropout": 0.5}));
         let variables = Variables::new(9, DType::F64, &Device::Cpu);
-        let block = config.build(&[Shape::sequence(Dim::Varies, 3)], &Site::default(), variables.builder()).unwrap();
+        let block = config.build(&[Shape::sequence(LEN, 3)], &Site::default(), variables.builder()).unwrap();
         let x = Value::new(random(5, (2, 4, 3)).unwrap());
         block.forward(&[x], mode).unwrap().tensor.to_vec3::<f64>().unwrap()
     };
@@ -214,7 +214,7 @@ fn dropout_is_between_layers_only() {
 
 #[test]
 fn what_does_not_fit_is_named() {
-    let text = Shape::sequence(Dim::Varies, 3);
+    let text = Shape::sequence(LEN, 3);
     for (block, conf, shape, expected) in [
         ("BiLSTM", json!({"hidden_dim": 0}), &text, "hidden_dim: expected at least 1, found 0"),
         ("BiLSTMLast", json!({"num_layers": 0}), &text, "num_layers: expected at least 1, found 0"),

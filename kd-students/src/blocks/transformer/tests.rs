@@ -3,11 +3,11 @@ use kd_core::testing::{assert_close, random};
 
 use super::*;
 use crate::blocks::Dim;
-use crate::blocks::checks::{Given, built, check, refused, run_values, run_with};
+use crate::blocks::checks::{Given, LEN, built, check, refused, run_values, run_with};
 use crate::blocks::reference::{case, tensor};
 
 fn text() -> [Given; 1] {
-    [Given::text(Dim::Varies, 6, &[5, 1, 7, 0])]
+    [Given::text(LEN, 6, &[5, 1, 7, 0])]
 }
 
 fn attention(causal: Option<bool>) -> MultiHeadAttentionConfig {
@@ -40,6 +40,14 @@ fn values_are_those_of_pytorch() {
         let y = run_with(&config, &inputs, &weights).unwrap().zeroed().unwrap();
         assert_close(&y, &tensor(&case.outputs["y"]), 1e-12, 1e-12).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
+    let of_layer = case("transformer");
+    let mask = tensor(&of_layer.inputs["mask"]).to_dtype(DType::U8).unwrap();
+    let weights: Vec<(&str, Tensor)> =
+        of_layer.inputs.iter().map(|(name, array)| (name.as_str(), tensor(array))).collect();
+    let config = TransformerConfig { n_layer: 1, ..transformer(None) };
+    let inputs = [Value::masked(tensor(&of_layer.inputs["x"]), Some(mask))];
+    let y = run_with(&config, &inputs, &weights).unwrap().zeroed().unwrap();
+    assert_close(&y, &tensor(&of_layer.outputs["y"]), 1e-12, 1e-12).unwrap();
     let case = case("mlp");
     let names = ["c_fc.weight", "c_fc.bias", "c_proj.weight", "c_proj.bias"];
     let weights = names.map(|name| (name, tensor(&case.inputs[name])));
@@ -82,7 +90,7 @@ fn dropout_is_that_of_the_seed_and_of_training() {
 
 #[test]
 fn what_does_not_fit_is_named() {
-    let text = [Shape::sequence(Dim::Varies, 6)];
+    let text = [Shape::sequence(LEN, 6)];
     let heads = TransformerConfig::default();
     assert_eq!(
         refused(&heads, &text),

@@ -216,15 +216,15 @@ impl Kind {
         Ok((kind, warning))
     }
 
-    /// Checks the settings by a row of each class: the losses themselves know their ranges.
+    /// Checks the settings by two rows: the losses themselves know their ranges.
     fn try_out(&self, classes: usize) -> Result<()> {
-        let zeros = Tensor::zeros((classes, classes), DType::F64, &Device::Cpu)?;
+        let zeros = Tensor::zeros((2, classes), DType::F64, &Device::Cpu)?;
         let target = match &self.function {
             Function::CrossEntropy(_)
             | Function::NegativeLogLikelihood(_)
             | Function::Focal(_)
-            | Function::MultiClassMargin(_) => Tensor::arange(0u32, classes as u32, &Device::Cpu)?,
-            Function::MarginRanking(_) | Function::CosineEmbedding(_) => zeros.ones_like()?.get(0)?,
+            | Function::MultiClassMargin(_) => Tensor::new(&[0u32, classes.saturating_sub(1) as u32], &Device::Cpu)?,
+            Function::MarginRanking(_) | Function::CosineEmbedding(_) => Tensor::ones(2, DType::F64, &Device::Cpu)?,
             Function::Crf => return Ok(()),
             _ => zeros.clone(),
         };
@@ -264,6 +264,9 @@ impl Kind {
                 let config = of_class.config(columns, self.reduction);
                 match self.reduction {
                     Reduction::Sum => (losses::hard_cross_entropy_rows(head, target()?, &config)?, 1),
+                    _ if counts_nothing(&config, target()?)? => {
+                        return losses::hard_cross_entropy_rows(head, target()?, &config)?.sum_all();
+                    }
                     _ => return losses::hard_cross_entropy(head, target()?, &config),
                 }
             }
@@ -271,6 +274,9 @@ impl Kind {
                 let config = of_class.config(columns, self.reduction);
                 match self.reduction {
                     Reduction::Sum => (losses::negative_log_likelihood_rows(head, target()?, &config)?, 1),
+                    _ if counts_nothing(&config, target()?)? => {
+                        return losses::negative_log_likelihood_rows(head, target()?, &config)?.sum_all();
+                    }
                     _ => return losses::negative_log_likelihood(head, target()?, &config),
                 }
             }
@@ -332,6 +338,15 @@ impl OfClass {
         let divisor = if reduction == Reduction::Sum { Divisor::Rows } else { Divisor::Weights };
         HardCrossEntropy { label_smoothing: self.label_smoothing, class_weights, divisor }
     }
+}
+
+/// Whether there are labels and all have weight 0, such as a batch of the class that `ignore_index` leaves out: the mean of
+/// nothing, where PyTorch says NaN, is 0 here.
+fn counts_nothing(config: &HardCrossEntropy, labels: &Tensor) -> Result<bool> {
+    let Some(weights) = &config.class_weights else { return Ok(false) };
+    let labels: Vec<u32> = labels.to_vec1()?;
+    let weight = |label: &u32| weights.get(*label as usize).copied().unwrap_or(1.0);
+    Ok(!labels.is_empty() && labels.iter().all(|label| weight(label) == 0.0))
 }
 
 /// The class that `ignore_index` leaves out, and a warning where it has none.

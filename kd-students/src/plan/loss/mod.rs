@@ -115,8 +115,9 @@ impl LossPlan {
     ///
     /// # Errors
     /// [`Error::Plan`] with the place: an unknown key, type, output or target, a wrong number of inputs, classes where numbers
-    /// are asked for or the reverse, an output of another width than there are classes, a number out of its range, or other
-    /// than one weight for each of several losses.
+    /// are asked for or the reverse, an output of another width than there are classes or of other words than the first text's,
+    /// a CRF in another loss than `CRFLoss` or the reverse, a number out of its range, or other than one weight for each of
+    /// several losses.
     pub fn parse(loss: &Json, plan: &Plan, inputs: &Inputs) -> crate::Result<Self> {
         let mut section = Conf::new("loss", loss)?;
         let losses: Vec<Json> = section.needed("losses")?;
@@ -152,6 +153,13 @@ impl LossPlan {
             }
         }
         Ok(found)
+    }
+
+    /// The outputs that a loss of more than no weight reads.
+    pub fn learned<'a>(&self, plan: &'a Plan) -> Vec<&'a str> {
+        let has_loss = |idx: usize| self.terms.iter().any(|term| term.weight > 0.0 && term.heads.contains(&idx));
+        let outputs = plan.outputs().iter().enumerate();
+        outputs.filter(|(idx, _)| has_loss(*idx)).map(|(_, output)| output.as_str()).collect()
     }
 
     /// What has no effect, or another than meant.
@@ -194,6 +202,17 @@ impl LossPlan {
                 }
             }
         }
+        for (at, id) in inputs[..asked.outputs].iter().enumerate() {
+            let is_crf = plan.layers().iter().any(|layer| layer.id == *id && layer.block == "CRF");
+            let message = match (name == "CRFLoss", is_crf) {
+                (true, false) => format!("expected a CRF for CRFLoss, found the layer `{id}`"),
+                (false, true) => {
+                    format!("expected an output that is no CRF for {name}, for only CRFLoss trains `{id}`")
+                }
+                _ => continue,
+            };
+            return Err(wrong(&format!("{path}.inputs[{at}]"), message));
+        }
         let shape = |id: &String| plan.layers().iter().find(|layer| layer.id == *id).map(|layer| layer.shape.clone());
         let shapes: Vec<Shape> = inputs[..asked.outputs].iter().filter_map(shape).collect();
         let mut target = None;
@@ -207,6 +226,10 @@ impl LossPlan {
             _ => None,
         };
         let is_tagging = asked.target == kind::Wanted::Class && shapes[0].rank() == 3 && classes.is_some();
+        if let Some(first) = plan.branches().first().filter(|first| is_tagging && first.shape.0[0] != shapes[0].0[0]) {
+            let expected = format!("an output for each of the {} words of `{}`", first.shape.0[0], first.name);
+            return Err(wrong(&format!("{path}.inputs[0]"), format!("expected {expected}, found {}", shapes[0])));
+        }
         let (kind, warning) = Kind::parse(&name, conf, classes, is_tagging)?;
         if let Some(message) = warning {
             self.warn(&format!("{path}.conf.ignore_index"), message);
@@ -217,7 +240,7 @@ impl LossPlan {
 
 /// `(batch, len, 1)` or `(batch, len)`: logits of a place in the text.
 fn is_pointer(shape: &Shape) -> bool {
-    matches!(shape.0.as_slice(), [Dim::Varies] | [_, Dim::Fixed(1)])
+    matches!(shape.0.as_slice(), [Dim::Varies(_)] | [_, Dim::Fixed(1)])
 }
 
 /// Where the target of a loss is, after the check that it is of the asked kind.

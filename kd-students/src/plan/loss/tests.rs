@@ -147,6 +147,15 @@ fn a_crf_is_a_sum_over_the_batch_or_a_mean_over_words() {
         value.to_scalar::<f64>().unwrap() / expected.to_scalar::<f64>().unwrap()
     };
     assert!((of(json!({})) - 3.0).abs() < 1e-12); // three words
+    let other = json!({"losses": [{"type": "CrossEntropyLoss", "inputs": ["output", "label"]}]});
+    assert_eq!(
+        message(LossPlan::parse(&other, &plan, &inputs())),
+        "loss.losses[0].inputs[0]: expected an output that is no CRF for CrossEntropyLoss, for only CRFLoss trains `output`"
+    );
+    assert_eq!(
+        message(one("CRFLoss", json!({}), &["tags", "label"])),
+        "loss.losses[0].inputs[0]: expected a CRF for CRFLoss, found the layer `tags`"
+    );
     assert!((of(json!({"size_average": true})) - 1.0).abs() < 1e-12);
 }
 
@@ -173,6 +182,7 @@ fn several_losses_are_weighted_and_reported() {
     assert_eq!(parts["MSELoss(one, score)"], 9.0);
     let unread: Vec<String> = loss.warnings().iter().map(ToString::to_string).collect();
     assert_eq!(unread[0], "loss.losses: the output `b` is in no loss");
+    assert_eq!(loss.learned(&plan()), ["a", "one"]);
     assert_eq!(loss.describe()["losses"]["weights"], json!([1.0, 0.5, 0]));
 }
 
@@ -196,6 +206,51 @@ fn an_ignored_class_is_a_class_and_in_tagging_it_is_padding() {
         message.contains("conf.ignore_index: expected 0, which is padding in a list of tags, found 2"),
         "{message}"
     );
+}
+
+/// A mean of nothing is 0 and teaches nothing, where PyTorch's is NaN.
+#[test]
+fn a_batch_of_ignored_classes_alone_teaches_nothing() {
+    for (kind, conf) in [
+        ("CrossEntropyLoss", json!({"ignore_index": 2})),
+        ("NLLLoss", json!({"ignore_index": 2})),
+        ("CrossEntropyLoss", json!({"weight": [1, 1, 0, 1]})),
+    ] {
+        let loss = one(kind, conf, &["a", "label"]).unwrap();
+        let head = Var::from_tensor(&random(1, (2, 4)).unwrap()).unwrap();
+        let output = Output::from_logits(head.as_tensor().clone());
+        let of = |labels: [u32; 2]| {
+            let labels = Tensor::new(&labels, &Device::Cpu).unwrap();
+            let total = loss.loss(&output, &batch(Some(labels), vec![], 2), 0).unwrap().total;
+            let gradients = total.backward().unwrap();
+            let slope = gradients.get(&head).unwrap().abs().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
+            (total.to_scalar::<f64>().unwrap(), slope)
+        };
+        assert_eq!(of([2, 2]), (0.0, 0.0), "{kind}");
+        assert!(of([2, 1]).1 > 0.0, "{kind}");
+    }
+}
+
+#[test]
+fn an_output_of_words_is_one_of_the_first_texts() {
+    let mut list = of_texts();
+    list.push(json!({"layer_id": "conv", "layer": "Conv", "conf": {"window_size": 2}, "inputs": ["text"]}));
+    list.push(linear("shorter", 4, "conv"));
+    let plan = Plan::parse(&Json::Array(list), &inputs(), &[]).unwrap();
+    let loss = json!({"losses": [{"type": "CrossEntropyLoss", "inputs": ["shorter", "label"]}]});
+    assert_eq!(
+        LossPlan::parse(&loss, &plan, &inputs()).unwrap_err().to_string(),
+        "loss.losses[0].inputs[0]: expected an output for each of the len words of `text`, found (batch, len-1, 4)"
+    );
+}
+
+/// A trial of the settings has two rows: with a row of each class the terms of this loss would be 2000³, 64 GB.
+#[test]
+fn the_settings_of_many_classes_are_tried_out_on_few_rows() {
+    let list = [of_texts(), vec![linear("many", 2000, "mean")]].concat();
+    let plan = Plan::parse(&Json::Array(list), &inputs(), &[]).unwrap();
+    let loss = json!({"losses": [{"type": "MultiLabelMarginLoss", "inputs": ["many", "score"]}]});
+    assert_eq!(LossPlan::parse(&loss, &plan, &inputs()).unwrap().learned(&plan), ["many"]);
 }
 
 #[test]
