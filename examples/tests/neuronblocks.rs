@@ -1,16 +1,16 @@
 //! Networks from a file as their users have them: the same bytes however often a run is killed, tests, predictions,
 //! distillation, and configurations that are wrong.
 
+mod place;
 mod runs;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
+use place::{PROGRAM, Place, fail, succeed};
 use runs::{files, kill_until_done};
 use serde_json::{Value, json};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_neuronblocks");
 
 /// A question, an answer, whether it fits, and a teacher's probability of that: it fits if both name the same thing.
 fn pairs(n: usize, from: usize) -> String {
@@ -71,49 +71,8 @@ fn the_students_that_come_with_the_examples_have_no_warnings() {
     }
 }
 
-/// A folder with data and a configuration.
-struct Place(tempfile::TempDir);
-
-impl Place {
-    fn new(configuration: &Value) -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
-        std::fs::write(place.at("train.tsv"), pairs(96, 0)).unwrap();
-        std::fs::write(place.at("valid.tsv"), pairs(40, 96)).unwrap();
-        std::fs::write(place.at("test.tsv"), pairs(30, 200)).unwrap();
-        std::fs::write(place.at("conf.json"), configuration.to_string()).unwrap();
-        place
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn train(&self, out: &str, threads: usize) -> Command {
-        let mut command = self.command("train");
-        for part in ["train", "valid", "test"] {
-            command.arg(format!("--{part}_data_path")).arg(self.at(&format!("{part}.tsv")));
-        }
-        command.arg("--model_save_dir").arg(self.at(out)).args(["--checkpoint_every", "2"]);
-        command.env("RAYON_NUM_THREADS", threads.to_string());
-        command
-    }
-
-    fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(PROGRAM);
-        command.arg(name).arg("--conf_path").arg(self.at("conf.json"));
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.at(name)).unwrap()
-    }
-}
-
-fn succeed(mut command: Command) -> Output {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    output
+fn fresh(configuration: &Value) -> Place {
+    Place::with(configuration, [pairs(96, 0), pairs(40, 96), pairs(30, 200)])
 }
 
 fn assert_same(a: &Path, b: &Path) {
@@ -126,14 +85,14 @@ fn assert_same(a: &Path, b: &Path) {
 
 #[test]
 fn one_and_two_threads_and_a_run_killed_again_and_again_give_the_same_bytes() {
-    let place = Place::new(&configuration());
+    let place = fresh(&configuration());
     succeed(place.train("one", 1));
     succeed(place.train("two", 2));
     assert_same(&place.at("one"), &place.at("two"));
     let kills = kill_until_done(|| place.train("killed", 2));
     assert!(kills >= 2, "killed only {kills} times");
     assert_same(&place.at("one"), &place.at("killed"));
-    let report: Value = serde_json::from_str(&place.read("one/report.json")).unwrap();
+    let report = place.json("one/report.json");
     assert!(report["test"]["auc"].as_f64().unwrap() > 0.8, "{report}");
 
     // The saved model says the same again, and of a file without labels too.
@@ -142,7 +101,7 @@ fn one_and_two_threads_and_a_run_killed_again_and_again_give_the_same_bytes() {
     test.arg("--predict_output_path").arg(place.at("again.tsv")).arg("--log_dir").arg(place.at("logs"));
     succeed(test);
     assert_eq!(place.read("again.tsv"), place.read("one/predict.tsv"));
-    let log: Value = serde_json::from_str(&place.read("logs/test.log")).unwrap();
+    let log = place.json("logs/test.log");
     assert_eq!(log["test"], report["test"]);
 
     let unlabelled: String =
@@ -175,8 +134,11 @@ fn one_and_two_threads_and_a_run_killed_again_and_again_give_the_same_bytes() {
 fn a_folder_belongs_to_one_run_until_it_is_forced() {
     let mut short = configuration();
     short["training_params"]["max_epoch"] = json!(1);
-    let place = Place::new(&short);
+    let place = fresh(&short);
     succeed(place.train("out", 2));
+    let log = place.read("out/train.log");
+    let said = String::from_utf8_lossy(&succeed(place.train("out", 2)).stdout).into_owned();
+    assert!(said.starts_with("done before") && place.read("out/train.log") == log, "{said}");
     let mut other = place.train("out", 2);
     other.args(["--learning_rate", "0.5"]);
     let refused = other.output().unwrap();
@@ -193,22 +155,22 @@ fn a_folder_belongs_to_one_run_until_it_is_forced() {
 fn a_teacher_in_columns_teaches_without_labels() {
     let mut taught = configuration();
     taught["distillation"] = json!({"alpha": 1.0, "teachers": [{"scores": "soft", "numbers": "probs"}]});
-    let place = Place::new(&taught);
+    let place = fresh(&taught);
     succeed(place.train("out", 2));
-    let report: Value = serde_json::from_str(&place.read("out/report.json")).unwrap();
+    let report = place.json("out/report.json");
     assert!(report["test"]["auc"].as_f64().unwrap() > 0.8, "{report}");
     // The labels say the opposite now, and are not looked at: who learned from them would be below 0.2.
     let train = pairs(96, 0);
     let turned = train.replace("\t1\t", "\tx\t").replace("\t0\t", "\t1\t").replace("\tx\t", "\t0\t");
     std::fs::write(place.at("train.tsv"), turned).unwrap();
     succeed(place.train("turned", 2));
-    let turned: Value = serde_json::from_str(&place.read("turned/report.json")).unwrap();
+    let turned = place.json("turned/report.json");
     assert!(turned["test"]["auc"].as_f64().unwrap() > 0.8, "{turned}");
 }
 
 #[test]
 fn a_configuration_is_checked_without_its_files() {
-    let place = Place::new(&configuration());
+    let place = fresh(&configuration());
     let output = String::from_utf8_lossy(&succeed(place.command("check")).stdout).into_owned();
     for part in ["(batch, len, 16)", "those of q1", "12 x symbols of word", "target label: 2 classes"] {
         assert!(output.contains(part), "{part}: {output}");
@@ -233,7 +195,7 @@ fn a_configuration_is_checked_without_its_files() {
         let mut wrong = configuration();
         let (parent, key) = pointer.rsplit_once('/').unwrap();
         wrong.pointer_mut(parent).unwrap()[key] = value;
-        let output = Place::new(&wrong).command("check").output().unwrap();
+        let output = fresh(&wrong).command("check").output().unwrap();
         let found = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && found.contains(message), "{pointer}: {found}");
     }
@@ -274,7 +236,7 @@ fn what_nothing_trains_is_found_before_there_is_data() {
     // A column of numbers is one number of each example.
     let (passes, found) = check(&|changed| {
         (changed["inputs"]["dataset_type"], changed["inputs"]["target"]) = (json!("regression"), json!(["soft"]));
-        changed["metrics"] = json!(["MSE"]);
+        (changed["metrics"], changed["outputs"]["predict_fields"]) = (json!(["MSE"]), json!(["prediction"]));
         changed["loss"]["losses"] = json!([{"type": "MSELoss", "conf": {}, "inputs": ["output", "soft"]}]);
     });
     let expected = "loss.losses[0].inputs[0]: expected one number for that of `soft`, (batch, 1), found (batch, 2)";
@@ -300,36 +262,56 @@ fn classes_are_counted_where_the_file_says_how_many() {
         {"layer_id": "output", "layer": "CRF", "conf": {}, "inputs": ["tags"], "output_layer_flag": true}
     ]);
     tagger["loss"]["losses"][0]["type"] = json!("CRFLoss");
-    tagger["metrics"] = json!(["seq_tag_f1"]);
+    (tagger["metrics"], tagger["outputs"]["predict_fields"]) = (json!(["seq_tag_f1"]), json!(["prediction"]));
     let output = String::from_utf8_lossy(&succeed(Place::new(&tagger).command("check")).stdout).into_owned();
     assert!(output.contains("target label: 9 classes"), "{output}");
 }
 
 #[test]
 fn the_first_layers_of_a_checkpoint_read_a_pair_in_its_own_pieces() {
-    let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kd-teachers/tests/reference/bert");
+    let checkpoint = tempfile::tempdir().unwrap();
+    for (name, bytes) in files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../kd-teachers/tests/reference/bert")) {
+        std::fs::create_dir_all(checkpoint.path().join(&name).parent().unwrap()).unwrap();
+        std::fs::write(checkpoint.path().join(name), bytes).unwrap();
+    }
     let mut encoder = configuration();
     encoder["inputs"]["model_inputs"] = json!({"pair": ["question", "answer"]});
     encoder["training_params"]["max_epoch"] = json!(1);
     encoder["training_params"]["optimizer"]["params"]["lr"] = json!(0.001);
     encoder["architecture"] = json!([
-        {"layer_id": "bert", "layer": "Encoder", "conf": {"model": checkpoint, "layers": 1, "max_len": 24}, "inputs": ["pair"]},
+        {"layer_id": "bert", "layer": "Encoder", "conf": {"model": checkpoint.path(), "layers": 1, "max_len": 24}, "inputs": ["pair"]},
         {"layer_id": "mean", "layer": "Pooling", "conf": {"pool_type": "mean"}, "inputs": ["bert"]},
         {"layer_id": "output", "layer": "Linear", "conf": {"hidden_dim": -1, "batch_norm": false, "last_hidden_activation": false},
          "inputs": ["mean"], "output_layer_flag": true}
     ]);
-    let place = Place::new(&encoder);
+    let place = fresh(&encoder);
     succeed(place.train("one", 1));
     succeed(place.train("two", 2));
     assert_same(&place.at("one"), &place.at("two"));
-    let mut test = place.command("test");
-    test.arg("--test_data_path").arg(place.at("test.tsv")).arg("--previous_model_path").arg(place.at("one/model.nb"));
-    test.arg("--predict_output_path").arg(place.at("again.tsv")).arg("--disable_log_file");
-    succeed(test);
-    assert_eq!(place.read("again.tsv"), place.read("one/predict.tsv"));
+    let wrong = |architecture: Value, message: &str| {
+        let wrong = json!({"architecture": architecture});
+        let wrong: serde_json::Map<_, _> =
+            encoder.as_object().unwrap().clone().into_iter().chain(wrong.as_object().unwrap().clone()).collect();
+        let found = fail(fresh(&json!(wrong)).command("check"));
+        assert!(found.contains(message), "{found}");
+    };
+    let [bert, mean, output] = [0, 1, 2].map(|idx| encoder["architecture"][idx].clone());
+    let with = |layer: &Value, key: &str, value: Value| {
+        let mut layer = layer.clone();
+        layer[key] = value;
+        layer
+    };
+    let deep = with(&bert, "conf", json!({"model": checkpoint.path(), "layers": 99}));
+    wrong(json!([deep, mean, output]), "architecture[0].conf.layers: expected 1 to");
+    let (again, last) = (with(&bert, "layer_id", json!("again")), with(&output, "inputs", json!(["both"])));
+    let second = with(&with(&mean, "layer_id", json!("second")), "inputs", json!(["again"]));
+    let both = json!({"layer_id": "both", "layer": "Combination", "conf": {}, "inputs": ["mean", "second"]});
+    let message =
+        "architecture[1].inputs[0]: expected a branch that no other Encoder reads, found `pair`, which `bert`";
+    wrong(json!([bert, again, mean, second, both, last]), message);
 
-    encoder["architecture"][0]["conf"]["layers"] = json!(99);
-    let output = Place::new(&encoder).command("check").output().unwrap();
-    let found = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && found.contains("architecture[0].conf.layers: expected 1 to"), "{found}");
+    // The saved model has all that it needs, in one folder.
+    drop(checkpoint);
+    succeed(place.test("one"));
+    assert_eq!(place.read("again.tsv"), place.read("one/predict.tsv"));
 }

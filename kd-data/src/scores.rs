@@ -36,6 +36,18 @@ pub enum Problem {
     Mrc,
 }
 
+impl Problem {
+    /// As configurations call it: `sequence_tagging`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classification => "classification",
+            Self::SequenceTagging => "sequence_tagging",
+            Self::Regression => "regression",
+            Self::Mrc => "mrc",
+        }
+    }
+}
+
 /// A metric.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Score {
@@ -199,7 +211,7 @@ impl Score {
             let right: Vec<bool> = gold.iter().map(|&gold| gold as usize == class).collect();
             Ok(roc_auc(&of, &right)?)
         };
-        let predicted = || -> Vec<u32> { scores.iter().map(|row| largest(row)).collect() };
+        let predicted = || -> Vec<u32> { scores.iter().map(|row| largest(row) as u32).collect() };
         match self {
             Self::Accuracy => Ok(Some(accuracy(&predicted(), gold))),
             Self::Auc(Positive::Configured) => area(positive_class(classes, positive)?),
@@ -313,9 +325,13 @@ pub fn positive_class(classes: &[String], name: Option<&str>) -> Result<usize> {
     }
 }
 
-/// The first of the largest.
-fn largest(row: &[f32]) -> u32 {
-    (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best }) as u32
+/// The place of the largest value, of equal ones the first; 0 of none.
+///
+/// ```
+/// assert_eq!(kd_data::scores::largest(&[0.2, 0.4, 0.4]), 1);
+/// ```
+pub fn largest(values: &[f32]) -> usize {
+    (1..values.len()).fold(0, |best, idx| if values[idx] > values[best] { idx } else { best })
 }
 
 #[cfg(test)]

@@ -159,7 +159,7 @@ fn train(args: &Args) -> Result<()> {
     let device = args.device.open()?;
     let files = ModelFiles::find(&args.teacher, &args.revision, &HubEnvironment::from_env()?)?;
     let pretrained = Pretrained::open(files)?;
-    let design = args.student.as_deref().map(tagging::open).transpose()?;
+    let design = args.student.as_deref().map(|path| tagging::open(path, &data.classes)).transpose()?;
     let (vectors, vector_rows) = match &design {
         None => (args.vectors.as_ref().map(|path| read_wanted(path, &data, args.vector_rows)).transpose()?, None),
         Some(design) => tagging::vectors(design, args.vectors.as_deref(), args.vector_rows, &data)?.unzip(),

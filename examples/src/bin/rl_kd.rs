@@ -23,7 +23,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use examples::fine_tune::Keep;
 use examples::multi_teacher::{
@@ -114,7 +114,9 @@ fn main() -> Result<()> {
     let mut classroom = Classroom::new(slices, teachers, &source, max_len, &device)?;
     let ways = Way::of(&args.weighting, classroom.taught.teachers.len());
     if let Some(encoder) = &args.instances {
-        let encoder = Source::open(&args.student.of_encoder(encoder, Some(PoolingChoice::Mean))?, &[])?;
+        let named = |error| anyhow!("--instances: {error:#}");
+        let options = args.student.of_encoder(encoder, Some(PoolingChoice::Mean)).map_err(named)?;
+        let encoder = Source::open(&options, &[]).map_err(named)?;
         classroom = classroom.with_instances(&encoder, max_len, &folder("instances")?, &device)?;
     }
 

@@ -111,7 +111,7 @@ impl StudentOptions {
         let options =
             Self { student, revision, layers, pooling, vectors, words, combination, bf16: false, ..self.clone() };
         if options.is_bilstm() || options.file().is_some() {
-            bail!("expected a pretrained encoder to make vectors of texts, found {encoder}");
+            bail!("expected a pretrained encoder, found {encoder}");
         }
         Ok(options)
     }

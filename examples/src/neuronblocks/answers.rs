@@ -8,6 +8,7 @@ use kd_core::ops;
 use kd_data::batches::{restore, sequential};
 use kd_data::encode::Encode;
 use kd_data::features::best_span;
+use kd_data::scores::largest;
 use kd_students::tagger::decode;
 
 use super::configuration::{Field, Problem};
@@ -71,7 +72,8 @@ impl Reading {
             }
             Problem::SequenceTagging => {
                 let per_example = tokens.rows_per_example()?;
-                let tags = if output.transitions.is_some() {
+                // A CRF is the first head's.
+                let tags = if output.transitions.is_some() && self.heads == [0] {
                     decode(output, &per_example)?
                 } else {
                     decode(&Output::from_logits(self.probs(output)?), &per_example)?
@@ -134,12 +136,6 @@ pub fn ask(network: &dyn Student, encoded: &Encoded, reading: &Reading, on_cpu: 
         all.push(reading.answers(&output, &tokens)?);
     }
     Ok(restore(&batches, all))
-}
-
-/// The place of the largest value, of equal ones the first.
-pub fn largest(values: &[f32]) -> usize {
-    let better = |best: usize, idx: usize| if values[idx] > values[best] { idx } else { best };
-    (0..values.len()).fold(0, better)
 }
 
 /// The columns that a prediction file adds to the line of an example.

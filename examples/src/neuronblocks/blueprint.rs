@@ -6,19 +6,19 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 use kd_data::cleaning::Cleaning;
 use kd_data::features::{self, TargetKind};
-use kd_data::scores::{self, Score};
+use kd_data::scores::Score;
 use kd_data::table::Layout;
 use kd_data::tokenize::Tokenizer;
 use kd_students::blocks::Dim;
 use kd_students::plan::{self, LossPlan, Plan};
 use serde_json::Value;
 
-use super::configuration::{Configuration, Language, Preprocessing, Problem, TeacherConfig};
+use super::configuration::{Configuration, Language, Preprocessing, Problem};
 use super::dictionaries::Dictionaries;
-use super::encoder_block::EncoderBlock;
+use super::encoder_block::{self, EncoderBlock};
+use super::pairing::{self, OF_CLASSES, Pairing, losses, target_kinds};
+use super::word_vectors;
 
-/// Losses that read classes; the others read numbers.
-const OF_CLASSES: [&str; 6] = ["CrossEntropyLoss", "NLLLoss", "NLLLoss2d", "FocalLoss", "MultiMarginLoss", "CRFLoss"];
 /// Classes of a target of which nothing else is known.
 const SOME_CLASSES: usize = 2;
 /// The branch in which answers are sought.
@@ -35,10 +35,8 @@ pub struct Blueprint {
     pub loss: LossPlan,
     /// What is reported; the first chooses.
     pub scores: Vec<Score>,
-    /// Outputs whose mean is the answer, by their place.
-    pub answer: Vec<usize>,
-    /// Outputs that learn from teachers.
-    taught: Vec<String>,
+    /// Which outputs answer and learn from teachers, and what they are compared with.
+    pub pairing: Pairing,
 }
 
 impl Blueprint {
@@ -70,13 +68,13 @@ impl Blueprint {
         }
         let loss = LossPlan::parse(configuration.loss(), &plan, &inputs)?;
         check_numbers(configuration, &plan)?;
-        let problem = problem(configuration.inputs.problem);
+        let problem = configuration.inputs.problem;
         let score =
             |(idx, name): (usize, &String)| Score::named(name, problem).with_context(|| format!("metrics[{idx}]"));
         let scores = configuration.metrics.iter().enumerate().map(score).collect::<Result<_>>()?;
-        let taught = taught(configuration, &plan)?;
-        let answer = answer(configuration, &plan, &taught)?;
-        Ok(Self { inputs, plan, loss, scores, answer, taught })
+        let pairing = Pairing::of(configuration, &plan)?;
+        encoder_block::check(configuration, &plan)?;
+        Ok(Self { inputs, plan, loss, scores, pairing })
     }
 
     /// The plan of a configuration's architecture.
@@ -84,7 +82,11 @@ impl Blueprint {
     /// # Errors
     /// Whatever is wrong in it, with its path.
     pub fn plan_of(configuration: &Configuration, inputs: &plan::Inputs) -> Result<Plan> {
-        Ok(Plan::parse(configuration.architecture(), inputs, &[EncoderBlock::kind()])?)
+        Ok(Plan::parse(
+            configuration.architecture(),
+            inputs,
+            &[EncoderBlock::kind(configuration.model_folder.as_deref())],
+        )?)
     }
 
     /// Checks that every variable has a part in something that is minimised.
@@ -94,7 +96,9 @@ impl Blueprint {
     pub fn check_learning(&self, configuration: &Configuration) -> Result<()> {
         let is_taught_only = configuration.distillation.as_ref().is_some_and(|it| it.alpha == 1.0);
         let mut learned = if is_taught_only { Vec::new() } else { self.loss.learned(&self.plan) };
-        learned.extend(self.taught.iter().map(String::as_str));
+        learned.extend(
+            self.pairing.taught.iter().filter_map(|&output| self.plan.outputs().get(output)).map(String::as_str),
+        );
         match self.plan.untrained(&learned)?.as_slice() {
             [] => Ok(()),
             still => bail!(
@@ -105,11 +109,48 @@ impl Blueprint {
     }
 
     /// What has no effect, by its path. An output that learns from a teacher may be in no configured loss.
-    pub fn warnings(&self) -> Vec<String> {
-        let of_taught =
-            |message: &str| self.taught.iter().any(|id| message == format!("the output `{id}` is in no loss"));
+    pub fn warnings(&self, configuration: &Configuration) -> Vec<String> {
+        let ids = || self.pairing.taught.iter().filter_map(|&output| self.plan.outputs().get(output));
+        let of_taught = |message: &str| ids().any(|id| message == format!("the output `{id}` is in no loss"));
         let losses = self.loss.warnings().iter().filter(|warning| !of_taught(&warning.message));
-        self.plan.warnings().iter().chain(losses).map(ToString::to_string).collect()
+        let of_plan = self.plan.warnings().iter().chain(losses).map(ToString::to_string);
+        of_plan.chain(self.without_effect(configuration)).collect()
+    }
+
+    /// What is said of words, of branches that an encoder reads and of words that have no table.
+    fn without_effect(&self, configuration: &Configuration) -> Vec<String> {
+        let (paths, training) = (&configuration.inputs.paths, &configuration.training);
+        let mut warnings = Vec::new();
+        if paths.pre_trained_emb.is_some() {
+            let why = match &paths.pretrained_model {
+                Some(_) => Some("the words of pretrained_model_path have their vectors"),
+                None if word_vectors::width(&self.plan).is_none() => {
+                    Some("no cluster `word` has a vector of each word")
+                }
+                None => None,
+            };
+            warnings.extend(why.map(|why| format!("inputs.data_paths.pre_trained_emb: has no effect, {why}")));
+        }
+        for branch in self.plan.branches().iter().filter(|branch| self.is_loose(&branch.name)) {
+            let name = &branch.name;
+            if !training.text_preprocessing.is_empty() {
+                let why = format!("`{name}` is read by an encoder as it stands");
+                warnings.push(format!("training_params.text_preprocessing: has no effect there, {why}"));
+            }
+            for (key, lengths) in [("max_lengths", &training.max_lengths), ("fixed_lengths", &training.fixed_lengths)] {
+                if length_of(lengths, name).is_some() {
+                    let why = "the encoder's `max_len` counts";
+                    warnings.push(format!("training_params.{key}.{name}: has no effect, {why}"));
+                }
+            }
+        }
+        warnings
+    }
+
+    /// Whether no cluster embeds this branch, so that a block cuts its text by itself.
+    fn is_loose(&self, branch: &str) -> bool {
+        let of_plan = self.plan.branches().iter().find(|it| it.name == branch);
+        of_plan.is_some_and(|branch| branch.columns.iter().all(|column| column.cluster.is_none()))
     }
 
     /// What is read of training files, or of files to predict, which need no targets.
@@ -154,14 +195,10 @@ impl Blueprint {
             .zip(target_kinds(configuration))
             .map(|(column, kind)| features::Target { column: column.clone(), kind });
         // The texts of a pair that no cluster embeds are of different lengths: each is read as a branch of its own.
-        let is_loose = |name: &String| {
-            let of_plan = self.plan.branches().iter().find(|branch| branch.name == *name);
-            of_plan.is_some_and(|branch| branch.columns.iter().all(|column| column.cluster.is_none()))
-        };
         let mut branches = Vec::new();
         for (name, columns) in &inputs.model_inputs {
             let max_len = longest(configuration, name);
-            let parts = if is_loose(name) { columns.chunks(1) } else { columns.chunks(columns.len().max(1)) };
+            let parts = if self.is_loose(name) { columns.chunks(1) } else { columns.chunks(columns.len().max(1)) };
             for (idx, columns) in parts.enumerate() {
                 let name = if idx == 0 { name.clone() } else { format!("{name}.{}", columns[0]) };
                 branches.push(features::Branch { name, columns: columns.to_vec(), max_len });
@@ -191,51 +228,6 @@ impl Blueprint {
     /// If a block cannot be built.
     pub fn parameters(&self, rows: &BTreeMap<String, usize>) -> Result<BTreeMap<String, usize>> {
         Ok(self.plan.parameters(rows)?)
-    }
-}
-
-/// The output that each teacher has, the first by default.
-fn taught(configuration: &Configuration, plan: &Plan) -> Result<Vec<String>> {
-    let Some(distillation) = &configuration.distillation else { return Ok(Vec::new()) };
-    let output = |(idx, teacher): (usize, &TeacherConfig)| match &teacher.output {
-        Some(output) if !plan.outputs().contains(output) => {
-            let outputs = plan.outputs().join(", ");
-            bail!("distillation.teachers[{idx}].output: expected an output layer ({outputs}), found `{output}`")
-        }
-        Some(output) => Ok(output.clone()),
-        None => Ok(plan.outputs().first().cloned().unwrap_or_default()),
-    };
-    distillation.teachers.iter().enumerate().map(output).collect()
-}
-
-/// The outputs that answer together, by their place: those that are named, or all that are taught, or the first.
-fn answer(configuration: &Configuration, plan: &Plan, taught: &[String]) -> Result<Vec<usize>> {
-    let place = |name: &String| plan.outputs().iter().position(|output| output == name);
-    let is_average = configuration.distillation.as_ref().is_some_and(|it| it.average);
-    let mut places: Vec<usize> = match &configuration.outputs.answer {
-        None if is_average => taught.iter().filter_map(place).collect(),
-        None => vec![0],
-        Some(names) => {
-            let named = |(idx, name): (usize, &String)| {
-                let outputs = plan.outputs().join(", ");
-                let expected = format!("outputs.answer[{idx}]: expected an output layer ({outputs}), found `{name}`");
-                place(name).context(expected)
-            };
-            names.iter().enumerate().map(named).collect::<Result<_>>()?
-        }
-    };
-    places.sort_unstable();
-    places.dedup();
-    Ok(places)
-}
-
-/// The problem as the metrics have it.
-pub fn problem(problem: Problem) -> scores::Problem {
-    match problem {
-        Problem::Classification => scores::Problem::Classification,
-        Problem::Regression => scores::Problem::Regression,
-        Problem::SequenceTagging => scores::Problem::SequenceTagging,
-        Problem::Mrc => scores::Problem::Mrc,
     }
 }
 
@@ -288,34 +280,6 @@ fn cleaning(steps: &[Preprocessing]) -> Cleaning {
     }
 }
 
-/// What stands in each target column, by the losses that read it.
-pub fn target_kinds(configuration: &Configuration) -> Vec<TargetKind> {
-    let problem = configuration.inputs.problem;
-    let mut spans = [TargetKind::SpanStart, TargetKind::SpanEnd].into_iter();
-    let kind = |target: &String| {
-        let of_classes = losses(configuration)
-            .find(|(_, inputs)| inputs.last().is_some_and(|column| column == target))
-            .map(|(name, _)| OF_CLASSES.contains(&name));
-        match (problem, of_classes) {
-            (Problem::Mrc, Some(true)) => spans.next().unwrap_or(TargetKind::Text),
-            (Problem::Mrc, None) => TargetKind::Text,
-            (Problem::SequenceTagging, Some(true) | None) => TargetKind::Tags,
-            (_, Some(true)) | (Problem::Classification, None) => TargetKind::Class,
-            (_, Some(false) | None) => TargetKind::Number,
-        }
-    };
-    configuration.inputs.target.iter().map(kind).collect()
-}
-
-/// Type and inputs of each loss.
-fn losses(configuration: &Configuration) -> impl Iterator<Item = (&str, Vec<&str>)> {
-    let list = configuration.loss()["losses"].as_array().map(Vec::as_slice).unwrap_or_default();
-    list.iter().map(|loss| {
-        let inputs = loss["inputs"].as_array().map(Vec::as_slice).unwrap_or_default();
-        (loss["type"].as_str().unwrap_or_default(), inputs.iter().filter_map(Value::as_str).collect())
-    })
-}
-
 /// Number of classes of `target` by the weights that its loss gives them.
 fn weighted_classes(configuration: &Configuration, target: &str) -> Option<usize> {
     let losses = configuration.loss()["losses"].as_array()?;
@@ -343,7 +307,7 @@ fn check_numbers(configuration: &Configuration, plan: &Plan) -> Result<()> {
 
 /// Outputs of the layer that a loss compares with `target`.
 fn compared_with(configuration: &Configuration, plan: &Plan, target: &str) -> Option<usize> {
-    let output = losses(configuration).find(|(_, inputs)| inputs.last() == Some(&target))?.1.first()?.to_string();
+    let output = pairing::compared_with(configuration, target)?;
     let layer = plan.layers().iter().find(|layer| layer.id == output)?;
     match layer.shape.0.last() {
         Some(Dim::Fixed(width)) => Some(*width),

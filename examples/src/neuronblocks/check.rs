@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
+use kd_students::plan::Target;
+use serde_json::Value;
 
 use super::blueprint::Blueprint;
 use super::configuration::Configuration;
 use super::draw::{Node, Role, svg};
+use super::pairing;
 use crate::report::table;
 
 /// What is known of a configuration's network.
@@ -16,6 +19,8 @@ pub struct Checked {
     counts: BTreeMap<String, usize>,
     /// Values of a row of each cluster's table, and what does not depend on their number.
     per_row: BTreeMap<String, (usize, usize)>,
+    /// A line on each target.
+    targets: Vec<String>,
     /// All warnings.
     pub warnings: Vec<String>,
 }
@@ -42,8 +47,18 @@ impl Checked {
         });
         let per_row = per_row.collect();
         let mut warnings = configuration.warnings.clone();
-        warnings.extend(blueprint.warnings());
-        Ok(Self { per_row, counts: few, warnings, blueprint })
+        warnings.extend(blueprint.warnings(configuration));
+        let target = |target: &Target| match target.classes {
+            None => format!("target {}: no classes", target.name),
+            Some(_) if takes_classes_of_data(configuration, &blueprint, &target.name) => {
+                format!("target {}: as many classes as the data has", target.name)
+            }
+            Some(classes) => {
+                format!("target {}: {classes} classes, by the layer that is compared with it", target.name)
+            }
+        };
+        let targets = blueprint.inputs.targets.iter().map(target).collect();
+        Ok(Self { per_row, counts: few, targets, warnings, blueprint })
     }
 
     /// A row for each branch, cluster and layer.
@@ -76,13 +91,8 @@ impl Checked {
         println!("{}", table(&["layer", "block", "reads", "shape", "parameters"], &rows));
         let known: usize = plan.layers().iter().filter_map(|layer| self.counts.get(&layer.id)).sum();
         println!("\n{known} parameters without those that depend on the number of symbols");
-        for target in self.blueprint.inputs.targets.iter() {
-            match target.classes {
-                Some(classes) => {
-                    println!("target {}: {classes} classes, by the layer that is compared with it", target.name)
-                }
-                None => println!("target {}: no classes", target.name),
-            }
+        for target in &self.targets {
+            println!("{target}");
         }
         for warning in &self.warnings {
             eprintln!("warning: {warning}");
@@ -114,4 +124,26 @@ impl Checked {
         }
         svg(title, &nodes)
     }
+}
+
+/// Whether the layer that is compared with a target has an output for each class of it, however many there are.
+fn takes_classes_of_data(configuration: &Configuration, blueprint: &Blueprint, target: &str) -> bool {
+    let Some(id) = pairing::compared_with(configuration, target) else { return false };
+    // Layers such as a CRF have the width of what they read.
+    let mut open = vec![id];
+    while let Some(id) = open.pop() {
+        let Some(layer) = blueprint.plan.layers().iter().find(|layer| layer.id == id) else { continue };
+        let items = configuration.architecture().as_array().map(Vec::as_slice).unwrap_or_default();
+        let item = items.iter().find(|item| item["layer_id"] == layer.owner.as_str());
+        match item.map(|item| &item["conf"]["hidden_dim"]) {
+            Some(Value::Null) | None => open.extend(layer.inputs.iter().cloned()),
+            Some(Value::Array(dims)) => return dims.last().is_some_and(is_open),
+            Some(dim) => return is_open(dim),
+        }
+    }
+    false
+}
+
+fn is_open(dim: &Value) -> bool {
+    *dim == -1 || *dim == "#target#"
 }

@@ -67,11 +67,6 @@ impl Design {
         }
         let blueprint = Blueprint::of(&configuration, None)?;
         let reading = Reading { targets: Vec::new(), ..blueprint.reading(&configuration, true)? };
-        if problem == Problem::SequenceTagging && reading.branches.iter().any(|branch| branch.max_len.is_some()) {
-            bail!(
-                "training_params: expected neither max_lengths nor fixed_lengths, for every word has a tag, found one"
-            );
-        }
         let is_read = |name: &&String| {
             !inputs.target.contains(name) && inputs.model_inputs.iter().any(|(_, columns)| columns.contains(name))
         };
@@ -174,7 +169,7 @@ impl Design {
             READING.into_iter().filter_map(|key| Some((key.to_string(), value["training_params"].get(key)?.clone())));
         let mut checkpoints = Vec::new();
         for (_, block) in encoder_block::blocks(self.configuration.architecture())? {
-            let files = block.files().map_err(anyhow::Error::msg)?;
+            let files = block.files(None).map_err(anyhow::Error::msg)?;
             let files = files.weights.iter().chain([&files.tokenizer, &files.config]);
             checkpoints.push(digest::of_parts(files.map(digest::of_file).collect::<kd_data::Result<Vec<_>>>()?));
         }

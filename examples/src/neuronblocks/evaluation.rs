@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use kd_data::features::{Features, Values};
+use kd_data::encode::Encode;
+use kd_data::features::{self, Features, Values};
 use kd_data::scores::{ClassRows, Score};
+use kd_data::table::split;
 use serde_json::{Map, Value};
 
 use super::answers::{self, Answer, Reading, ask};
@@ -17,10 +19,7 @@ impl Model {
     /// How this network's outputs become answers.
     pub fn answers_of(&self, configuration: &Configuration) -> Reading {
         let outputs = self.blueprint.plan.outputs();
-        let heads = match configuration.inputs.problem {
-            Problem::Mrc => vec![0, 1],
-            _ => self.blueprint.answer.clone(),
-        };
+        let heads = self.blueprint.pairing.answer.clone();
         let is_probs = |&head: &usize| {
             outputs.get(head).is_some_and(|output| gives_probs(configuration, &self.blueprint.plan, output))
         };
@@ -30,7 +29,14 @@ impl Model {
 
     /// The names of the classes that answers are of.
     pub fn classes(&self) -> &[String] {
-        self.reader.dictionaries.classes.first().map_or(&[], |(_, classes)| classes.names())
+        self.classes_of(self.blueprint.pairing.answered)
+    }
+
+    /// The names of the classes of a target, by its place; none of numbers.
+    pub fn classes_of(&self, target: usize) -> &[String] {
+        let target = self.blueprint.inputs.targets.get(target);
+        let classes = target.and_then(|target| self.reader.dictionaries.classes_of(&target.name));
+        classes.map_or(&[], |classes| classes.names())
     }
 
     /// What the network says of all examples.
@@ -39,6 +45,36 @@ impl Model {
     /// If it cannot read them.
     pub fn ask(&self, encoded: &Encoded, reading: &Reading) -> Result<Vec<Answer>> {
         ask(&self.network, encoded, reading, self.device.is_cpu())
+    }
+
+    /// Checks before there is a trained network that every metric and field can be had of its answers to these examples, and that
+    /// the first metric, which `chooses`, is defined.
+    ///
+    /// # Errors
+    /// What cannot be had, with its path.
+    pub fn rehearse(&self, configuration: &Configuration, encoded: &Encoded, chooses: bool) -> Result<()> {
+        let n = self.classes().len();
+        let answer = |example: usize| match configuration.inputs.problem {
+            Problem::Classification => Answer::Probs(vec![1.0 / n as f32; n]),
+            Problem::Regression => Answer::Number(0.0),
+            Problem::SequenceTagging => Answer::Tags(vec![0; encoded.rows()[example]]),
+            Problem::Mrc => Answer::Span(0, 0),
+        };
+        let answers: Vec<Answer> = (0..encoded.len()).map(answer).collect();
+        let scores = self.scores(configuration, encoded, &answers)?;
+        if let Some(answer) = answers.first() {
+            self.fields(configuration, encoded.features(), 0, answer)?;
+        }
+        // That of classes depends on the labels alone; a correlation may become defined.
+        if let (Problem::Classification, Some((name, None)), true) =
+            (configuration.inputs.problem, scores.first(), chooses)
+        {
+            let path = encoded.features().path.display();
+            bail!(
+                "metrics[0]: expected one that chooses a model, found {name}, which is undefined for the labels of {path}"
+            );
+        }
+        Ok(())
     }
 
     /// Every metric of the answers, in the configuration's order; none where it is undefined.
@@ -54,7 +90,11 @@ impl Model {
         let names = configuration.metrics.iter();
         names
             .zip(&self.blueprint.scores)
-            .map(|(name, score)| Ok((name.clone(), self.score(score, configuration, encoded, answers)?)))
+            .enumerate()
+            .map(|(idx, (name, score))| {
+                let value = self.score(score, configuration, encoded, answers);
+                Ok((name.clone(), value.with_context(|| format!("metrics[{idx}]"))?))
+            })
             .collect()
     }
 
@@ -65,10 +105,9 @@ impl Model {
         encoded: &Encoded,
         answers: &[Answer],
     ) -> Result<Option<f64>> {
-        let first = configuration.inputs.target.first().context("inputs.target: expected a column, found none")?;
-        // The first target is that of the first output.
-        let gold =
-            |example: usize| encoded.classes(0, example).with_context(|| format!("expected classes in `{first}`"));
+        let target = self.blueprint.pairing.answered;
+        let expected = |what: &str| format!("expected {what} in `{}`", configuration.inputs.target[target]);
+        let gold = |example: usize| encoded.classes(target, example).with_context(|| expected("classes"));
         match configuration.inputs.problem {
             Problem::Classification => {
                 let (mut rows, mut of) = (Vec::new(), Vec::new());
@@ -95,9 +134,8 @@ impl Model {
                 for (example, answer) in answers.iter().enumerate() {
                     let Answer::Number(number) = answer else { bail!("expected a number, found {answer:?}") };
                     said.push(f64::from(*number));
-                    right.push(f64::from(
-                        encoded.number(0, example).with_context(|| format!("expected numbers in `{first}`"))?,
-                    ));
+                    let number = encoded.number(target, example).with_context(|| expected("numbers"))?;
+                    right.push(f64::from(number));
                 }
                 Ok(score.of_numbers(&right, &said)?)
             }
@@ -107,19 +145,19 @@ impl Model {
                     Values::Texts(texts) => Some(texts.clone()),
                     _ => None,
                 });
-                let places = |target: usize| match features.targets.get(target).map(|labels| &labels.values) {
-                    Some(Values::Places(places)) => Ok(places),
-                    _ => bail!("inputs.target: expected start and end of answers as the first two columns"),
-                };
-                let right = match texts {
-                    Some(texts) => texts,
-                    None => {
-                        let (starts, ends) = (places(0)?, places(1)?);
+                let mut places = features.targets.iter().filter_map(|labels| match &labels.values {
+                    Values::Places(places) => Some(places),
+                    _ => None,
+                });
+                let right = match (texts, places.next(), places.next()) {
+                    (Some(texts), ..) => texts,
+                    (None, Some(starts), Some(ends)) => {
                         let span = |example: usize| {
                             span_text(features, example, starts[example] as usize, ends[example] as usize)
                         };
                         (0..features.len()).map(span).collect()
                     }
+                    _ => bail!("inputs.target: expected columns of start and end of answers"),
                 };
                 let said = answers.iter().enumerate().map(|(example, answer)| match answer {
                     Answer::Span(first, last) => Ok(span_text(features, example, *first, *last)),
@@ -131,13 +169,15 @@ impl Model {
         }
     }
 
-    /// Writes the lines of the file at `from` with the configured fields of each answer behind them.
+    /// Writes the lines of the file that `features` are of with the configured fields of each answer behind them, its columns
+    /// parted by tabs; `reading` says how many there are.
     ///
     /// # Errors
     /// If a file cannot be read or written, or a field is not one of these answers.
     pub fn write_predictions(
         &self,
         configuration: &Configuration,
+        reading: &features::Reading,
         features: &Features,
         answers: &[Answer],
         to: &Path,
@@ -145,13 +185,17 @@ impl Model {
         let from = &features.path;
         let text = std::fs::read_to_string(from).with_context(|| from.display().to_string())?;
         let lines: Vec<&str> = text.trim_start_matches('\u{feff}').split('\n').collect();
+        let columns = |line: usize| {
+            let line = lines.get(line).copied().unwrap_or_default();
+            split(line, reading.layout.names().len()).map_or_else(|_| line.trim_end().to_string(), |it| it.join("\t"))
+        };
         let mut out = String::new();
-        if configuration.inputs.file_with_col_header {
-            out += lines.first().unwrap_or(&"").trim_end();
+        if reading.header {
+            out += &columns(0);
             out.push('\n');
         }
         for (example, (answer, &line)) in answers.iter().zip(&features.lines).enumerate() {
-            out += lines.get(line - 1).unwrap_or(&"").trim_end();
+            out += &columns(line - 1);
             for field in self.fields(configuration, features, example, answer)? {
                 out.push('\t');
                 out += &field;

@@ -35,24 +35,42 @@ pub struct Shared {
     /// Folder of logs; by default the model's
     #[arg(long, alias = "log-dir")]
     pub log_dir: Option<PathBuf>,
-    /// Examples a step
-    #[arg(long, alias = "batch-size")]
-    pub batch_size: Option<usize>,
     /// Accepted for the original's scripts: normal
     #[arg(long, value_enum, ignore_case = true, default_value = "normal")]
     pub mode: RunMode,
-    /// Replace what is in the folder
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = parse_bool)]
-    pub force: bool,
     /// Write no log
     #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = parse_bool, alias = "disable-log-file")]
     pub disable_log_file: bool,
-    /// Log every step
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = parse_bool)]
-    pub debug: bool,
     /// auto, cpu, cuda or cuda:N; by default what `use_gpu` says
     #[arg(long)]
     pub device: Option<DeviceChoice>,
+}
+
+/// Flags of the original that say nothing to a model that is trained.
+#[derive(Debug, Clone, clap::Args)]
+#[command(rename_all = "snake_case")]
+pub struct Ignored {
+    /// Accepted for the original's scripts: batches are as large as memory allows
+    #[arg(long, alias = "batch-size")]
+    pub batch_size: Option<usize>,
+    /// Accepted for the original's scripts: files are replaced anyway
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = parse_bool)]
+    pub force: bool,
+    /// Accepted for the original's scripts: there are no steps to log
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = parse_bool)]
+    pub debug: bool,
+}
+
+impl Ignored {
+    /// What was given and has no effect.
+    pub fn warnings(&self) -> Vec<String> {
+        let given = [("batch_size", self.batch_size.is_some()), ("force", self.force), ("debug", self.debug)];
+        given
+            .iter()
+            .filter(|(_, is_given)| *is_given)
+            .map(|(name, _)| format!("--{name}: has no effect here"))
+            .collect()
+    }
 }
 
 /// `train`.
@@ -95,6 +113,15 @@ pub struct Train {
     /// File of predictions of the test set
     #[arg(long, alias = "predict-output-path")]
     pub predict_output_path: Option<PathBuf>,
+    /// Examples a step
+    #[arg(long, alias = "batch-size")]
+    pub batch_size: Option<usize>,
+    /// Begin anew in place of what is in the folder
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = parse_bool)]
+    pub force: bool,
+    /// Log every step
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = parse_bool)]
+    pub debug: bool,
     /// Encode the data and end
     #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = parse_bool)]
     pub make_cache_only: bool,
@@ -119,6 +146,9 @@ pub struct Test {
     /// What all commands know
     #[command(flatten)]
     pub shared: Shared,
+    /// Flags without effect
+    #[command(flatten)]
+    pub ignored: Ignored,
     /// File to report
     #[arg(long, alias = "test-data-path")]
     pub test_data_path: Option<PathBuf>,
@@ -137,10 +167,13 @@ pub struct Predict {
     /// What all commands know
     #[command(flatten)]
     pub shared: Shared,
+    /// Flags without effect
+    #[command(flatten)]
+    pub ignored: Ignored,
     /// Of a file, or of what is typed
     #[arg(long, value_enum, ignore_case = true, default_value = "batch")]
     pub predict_mode: PredictMode,
-    /// File to predict
+    /// File to predict; by default the test set
     #[arg(long, alias = "predict-data-path")]
     pub predict_data_path: Option<PathBuf>,
     /// Folder of the model; by default where `train` saves it
@@ -181,12 +214,7 @@ impl Shared {
         if self.mode == RunMode::Philly {
             bail!("--mode: expected normal, found philly, a cluster that is no more");
         }
-        let mut configuration = Configuration::read(&self.conf_path)?;
-        if self.batch_size == Some(0) {
-            bail!("--batch_size: expected at least 1, found 0");
-        }
-        put(&mut configuration.training.batch_size, &self.batch_size);
-        Ok(configuration)
+        Configuration::read(&self.conf_path)
     }
 
     /// The device that the flag names, or that `use_gpu` allows.
@@ -219,7 +247,13 @@ impl Train {
         put_some(&mut outputs.save_base_dir, &self.model_save_dir);
         put_some(&mut training.max_epoch, &self.max_epoch);
         put(&mut training.seed, &self.seed);
-        for (name, value) in [("max_epoch", self.max_epoch), ("checkpoint_every", Some(self.checkpoint_every))] {
+        put(&mut training.batch_size, &self.batch_size);
+        let counts = [
+            ("batch_size", self.batch_size),
+            ("max_epoch", self.max_epoch),
+            ("checkpoint_every", Some(self.checkpoint_every)),
+        ];
+        for (name, value) in counts {
             if value == Some(0) {
                 bail!("--{name}: expected at least 1, found 0");
             }
@@ -230,6 +264,7 @@ impl Train {
             }
             training.set_rate(rate);
         }
+        configuration.model_folder = configuration.inputs.paths.pretrained_model.clone();
         Ok(configuration)
     }
 }

@@ -74,3 +74,64 @@ pub fn with_heads(
     Blueprint::of(&made, None)?;
     Ok((made, heads))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A text whose vector is called as a head would be, under one output that learns from a teacher.
+    fn configuration() -> Configuration {
+        let value = json!({
+            "tool_version": "1.1.0",
+            "inputs": {
+                "dataset_type": "classification", "file_header": {"text": 0, "label": 1, "second": 2},
+                "model_inputs": {"text": ["text"]}, "target": ["label", "second"]
+            },
+            "outputs": {"model_name": "m", "predict_fields": ["confidence@yes"], "answer": ["out"]},
+            "training_params": {"optimizer": {"name": "Adam", "params": {"lr": 0.1}}},
+            "architecture": [
+                {"layer": "Embedding", "conf": {"word": {"cols": ["text"], "dim": 4}}},
+                {"layer_id": "out", "layer": "Linear", "inputs": ["gold"], "output_layer_flag": true,
+                 "conf": {"hidden_dim": 2, "activation": null}},
+                {"layer_id": "gold", "layer": "Pooling", "conf": {"pool_type": "max"}, "inputs": ["text"]}
+            ],
+            "loss": {"losses": [{"type": "CrossEntropyLoss", "conf": {}, "inputs": ["out", "label"]}]},
+            "distillation": {"average": true, "teachers": [{"file": "a.shard"}]},
+            "metrics": ["accuracy"]
+        });
+        Configuration::parse(Path::new("file.json"), value).unwrap()
+    }
+
+    fn under(heads: &[&str], dropout: f64) -> (Configuration, Vec<String>) {
+        let configuration = configuration();
+        let body = Blueprint::of(&configuration, None).unwrap().plan.body().unwrap();
+        let heads: Vec<String> = heads.iter().map(|head| head.to_string()).collect();
+        with_heads(&configuration, &body, &heads, dropout).unwrap()
+    }
+
+    #[test]
+    fn other_heads_stand_where_the_outputs_did_and_answer_together() {
+        let (made, names) = under(&["gold", "teacher_1"], 0.1);
+        assert_eq!(names, ["gold_", "teacher_1"]);
+        let blueprint = Blueprint::of(&made, None).unwrap();
+        let layers: Vec<_> =
+            blueprint.plan.layers().iter().map(|layer| (layer.id.as_str(), layer.inputs.join(","))).collect();
+        let expected = [("gold", "text"), ("dropout", "gold"), ("gold_", "dropout"), ("teacher_1", "dropout")];
+        assert_eq!(layers, expected.map(|(id, inputs)| (id, inputs.to_string())));
+        assert_eq!((blueprint.plan.outputs(), &blueprint.answer), (&names[..], &vec![0, 1]));
+        assert_eq!(blueprint.warnings(), Vec::<String>::new());
+        assert_eq!((made.inputs.target, made.distillation), (vec!["label".to_string()], None));
+        assert_eq!(made.outputs.predict_fields, [Field::Prediction, Field::Confidence]);
+    }
+
+    #[test]
+    fn one_head_without_dropout_is_one_layer_more() {
+        let (made, names) = under(&["head"], 0.0);
+        let blueprint = Blueprint::of(&made, None).unwrap();
+        assert_eq!((blueprint.plan.layers().len(), blueprint.answer), (2, vec![0]));
+        assert_eq!(blueprint.plan.layers()[1].inputs, ["gold"]);
+        assert_eq!(names, ["head"]);
+    }
+}

@@ -4,6 +4,7 @@
 //! |----------------------|-----------------------------------------------------------|
 //! | `configuration.json` | the configuration that it was trained by                  |
 //! | `dictionaries.json`  | symbols of the clusters, names of the classes             |
+//! | `encoders/`          | configuration and tokenizer of each pretrained encoder    |
 //! | `model.safetensors`  | all variables, the statistics of batch norms too          |
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,6 +21,7 @@ use kd_students::plan::{Network, Plan};
 use super::blueprint::Blueprint;
 use super::configuration::Configuration;
 use super::dictionaries::Dictionaries;
+use super::encoder_block;
 use super::reader::Reader;
 use super::word_vectors;
 use crate::report;
@@ -67,17 +69,17 @@ impl Model {
     pub fn load(folder: &Path, configuration: &Configuration, device: &Device) -> Result<Self> {
         let named = |file: &str| folder.join(file).display().to_string();
         let read = |file: &str| std::fs::read_to_string(folder.join(file)).with_context(|| named(file));
-        let kept: serde_json::Value =
-            serde_json::from_str(&read(CONFIGURATION)?).with_context(|| named(CONFIGURATION))?;
-        let differences = checkpoint::differences(&kept["architecture"], &configuration.value["architecture"]);
+        let kept = Configuration::read(&folder.join(CONFIGURATION))?;
+        let differences = checkpoint::differences(&kept.network(), &configuration.network());
         if !differences.is_empty() {
             bail!(
-                "{}: expected the model's own architecture, found another in {} ({})",
+                "{}: expected the model's own network and reading, found others in {} ({})",
                 folder.display(),
                 configuration.path.display(),
                 differences.join("; ")
             );
         }
+        let configuration = &Configuration { model_folder: Some(folder.to_path_buf()), ..configuration.clone() };
         let dictionaries = serde_json::from_str(&read(DICTIONARIES)?).with_context(|| named(DICTIONARIES))?;
         let model = Self::new(configuration, dictionaries, device)?;
         let (tensors, ()) = checkpoint::load(&folder.join(WEIGHTS))?;
@@ -121,6 +123,9 @@ pub fn gives_probs(configuration: &Configuration, plan: &Plan, output: &str) -> 
 /// # Errors
 /// If a file cannot be read or written.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    for (_, block) in encoder_block::blocks(Configuration::read(&from.join(CONFIGURATION))?.architecture())? {
+        block.save(Some(from), to)?;
+    }
     for name in [CONFIGURATION, DICTIONARIES, WEIGHTS] {
         let bytes = std::fs::read(from.join(name)).with_context(|| from.join(name).display().to_string())?;
         checkpoint::replace_file_with(&to.join(name), &bytes)?;
@@ -145,6 +150,9 @@ pub fn write(
 ) -> Result<()> {
     report::save(&folder.join(CONFIGURATION), &configuration.value)?;
     report::save(&folder.join(DICTIONARIES), dictionaries)?;
+    for (_, block) in encoder_block::blocks(configuration.architecture())? {
+        block.save(configuration.model_folder.as_deref(), folder)?;
+    }
     checkpoint::save(&folder.join(WEIGHTS), tensors, &())?;
     Ok(())
 }

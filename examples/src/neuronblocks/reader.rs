@@ -161,8 +161,11 @@ impl Reader {
     }
 }
 
-/// The texts of these columns at these lines, a list for each column.
-fn texts(table: &Table, lines: &[usize], columns: &[String], wanted: &[String]) -> Result<Vec<Vec<String>>> {
+/// The texts of the `wanted` ones of these columns at these lines, a list for each.
+///
+/// # Errors
+/// If there is no such column.
+pub fn texts(table: &Table, lines: &[usize], columns: &[String], wanted: &[String]) -> Result<Vec<Vec<String>>> {
     let by_number: HashMap<usize, &Vec<String>> = table.lines.iter().map(|line| (line.number, &line.columns)).collect();
     let of_column = |name: &String| {
         let place = columns.iter().position(|column| column == name);
@@ -177,7 +180,7 @@ fn texts(table: &Table, lines: &[usize], columns: &[String], wanted: &[String]) 
 fn pieces(configuration: &Configuration, blueprint: &Blueprint) -> Result<BTreeMap<String, Pieces>> {
     let mut pieces = BTreeMap::new();
     for (id, block) in encoder_block::blocks(configuration.architecture())? {
-        let files = block.files().map_err(anyhow::Error::msg)?;
+        let files = block.files(configuration.model_folder.as_deref()).map_err(anyhow::Error::msg)?;
         let readers = blueprint.plan.layers().iter().filter(|layer| layer.owner == id);
         for branch in readers.flat_map(|layer| &layer.inputs) {
             if pieces.contains_key(branch) {

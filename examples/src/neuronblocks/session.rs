@@ -1,7 +1,8 @@
 //! `train`, `test` and `predict`.
 //!
-//! `save_base_dir` holds the model's folder, called `model_name`; `settings.json`, what decides the run; its checkpoint, until it
-//! is done; the log of every step as JSON lines; the predictions; and `report.json`.
+//! `save_base_dir` holds the model's folder, called `model_name`; `settings.json`, what decides the run, from its first step on; its
+//! checkpoint, until it is done; the log of every step as JSON lines; the predictions; and `report.json`, after which the same
+//! run is not made again.
 
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -13,11 +14,12 @@ use kd_data::batches::{BatchPlan, DEFAULT_POOL};
 use kd_data::digest;
 use kd_data::encode::Encode;
 use kd_data::features::{Features, Reading, read_cached};
-use kd_data::table::{Line, Table};
+use kd_data::table::{Line, Table, split};
 use serde_json::json;
 
 use super::blueprint::Blueprint;
-use super::configuration::Configuration;
+use super::claim::{Claim, REPORT, remove};
+use super::configuration::{Configuration, Problem, Scheme, Source, TeacherConfig};
 use super::dictionaries::Dictionaries;
 use super::encoded::Encoded;
 use super::evaluation::{as_json, as_text};
@@ -25,7 +27,6 @@ use super::flags::{self, PredictMode};
 use super::model::{Model, WEIGHTS};
 use super::teachers::Teachers;
 use super::word_vectors::{self, VectorFile};
-use crate::folder::Folder;
 use crate::interrupt::Interrupted;
 use crate::progress::Progress;
 use crate::report;
@@ -57,9 +58,13 @@ fn encoded(
     model.reader.encode(set.features, set.table.as_ref(), targets, reading.layout.names(), &model.device)
 }
 
-fn base_of(configuration: &Configuration) -> Result<&Path> {
-    let base = configuration.outputs.save_base_dir.as_deref();
-    base.context("outputs.save_base_dir: expected a folder, there or as --model_save_dir, found none")
+/// The path that a flag gives, or `name` in the configured folder; `flag` is what the message calls it.
+fn path_of(configuration: &Configuration, given: &Option<PathBuf>, flag: &str, name: &str) -> Result<PathBuf> {
+    match (given, &configuration.outputs.save_base_dir) {
+        (Some(path), _) => Ok(path.clone()),
+        (None, Some(base)) => Ok(base.join(name)),
+        (None, None) => bail!("outputs.save_base_dir: expected a folder, there or {flag} in place of it, found none"),
+    }
 }
 
 fn warn(warnings: impl IntoIterator<Item = String>) {
@@ -87,55 +92,76 @@ pub fn train(flags: &flags::Train) -> Result<()> {
     let epochs = configuration.training.max_epoch;
     let epochs = epochs
         .context("training_params.max_epoch: expected a number of epochs, there or as --max_epoch, found none")?;
-    let base = base_of(&configuration)?;
+    let base = configuration.outputs.save_base_dir.as_deref();
+    let base = base.context("outputs.save_base_dir: expected a folder, there or as --model_save_dir, found none")?;
+    let predictions = flags.predict_output_path.clone();
+    let predictions = predictions.unwrap_or_else(|| base.join(&configuration.outputs.predict_output_name));
 
     let sketch = Blueprint::of(&configuration, None).with_context(|| configuration.path.display().to_string())?;
     sketch.check_learning(&configuration).with_context(|| configuration.path.display().to_string())?;
-    warn(configuration.warnings.iter().cloned().chain(sketch.warnings()));
+    warn(configuration.warnings.iter().cloned().chain(sketch.warnings(&configuration)));
+    if paths.valid.is_none() {
+        let why = "the test set chooses the model and its words are known, so that no set is left to report";
+        warn([format!("inputs.data_paths.valid_data_path: found none, {why}")]);
+    }
     let reading = sketch.reading(&configuration, true)?;
     let default_cache = base.join("cache");
     let cache =
         configuration.inputs.use_cache.then(|| configuration.outputs.cache_dir.as_deref().unwrap_or(&default_cache));
-    let needs_lines =
-        configuration.distillation.is_some() || sketch.plan.branches().iter().any(|branch| branch.shape.rank() == 2);
-    let set = |path: &Path| read(path, &reading, cache, needs_lines);
-    let (train, valid, test) = (set(train_path)?, set(valid_path)?, test_path.map(set).transpose()?);
-    if flags.make_cache_only {
-        println!("encoded data is kept in {}", cache.unwrap_or(base).display());
-        return Ok(());
+    if flags.make_cache_only && cache.is_none() {
+        bail!("--make_cache_only: expected inputs.use_cache to be true, found false");
     }
 
-    let device = flags.shared.open(&configuration)?;
     let started_from = paths.pretrained_model.as_deref();
     let settings = json!({
         "configuration": configuration.value, "seed": configuration.training.seed,
         "batch_size": configuration.training.batch_size, "epochs": epochs, "optimizer": configuration.training.optimizer,
         "train": digest::of_file(train_path)?, "valid": digest::of_file(valid_path)?,
+        "test": test_path.map(digest::of_file).transpose()?,
         "vectors": paths.pre_trained_emb.as_ref().map(digest::of_file).transpose()?,
+        "vectors_are": [json!(configuration.inputs.vector_type), json!(configuration.inputs.vector_coding),
+            json!(configuration.inputs.involve_all_words_in_pretrained_emb)],
         "started_from": started_from.map(|folder| digest::of_file(folder.join(WEIGHTS))).transpose()?,
+        "teachers": teacher_files(&configuration)?,
     });
-    let folder = Folder { path: base.to_path_buf(), checkpoint_every: flags.checkpoint_every };
     let checkpoint = base.join(format!("{}.checkpoint", configuration.outputs.model_name));
     let saved = base.join(&configuration.outputs.model_name);
-    claim(&folder, &settings, flags.shared.force, &[&checkpoint, &saved.join(WEIGHTS), &base.join("report.json")])?;
+    let files = [checkpoint.clone(), saved.join(WEIGHTS)];
+    let claim = Claim { folder: base, settings: &settings, files: &files, force: flags.force };
+    if !flags.make_cache_only && claim.is_done()? && saved.join(WEIGHTS).exists() {
+        remove(&checkpoint)?;
+        println!("done before: {}; --force trains again, and test and predict ask it", base.join(REPORT).display());
+        return Ok(());
+    }
 
+    let needs_lines =
+        configuration.distillation.is_some() || sketch.plan.branches().iter().any(|branch| branch.shape.rank() == 2);
+    let set = |path: &Path| read(path, &reading, cache, needs_lines);
+    let (train, valid, test) = (set(train_path)?, set(valid_path)?, test_path.map(set).transpose()?);
+    if let (true, Some(cache)) = (flags.make_cache_only, cache) {
+        println!("encoded data is kept in {}", cache.display());
+        return Ok(());
+    }
+
+    let device = flags.shared.open(&configuration)?;
     let (model, known) = start(&configuration, &sketch, &[&train.features, &valid.features], &device)?;
     drop(sketch);
+    warn(scheme_warning(&configuration, model.classes()));
+    let valid = encoded(&model, &configuration, &reading, valid, true)?;
+    let test = test.map(|test| encoded(&model, &configuration, &reading, test, true)).transpose()?;
+    model.rehearse(&configuration, &valid, true)?;
+    if let Some(test) = &test {
+        model.rehearse(&configuration, test, false)?;
+    }
     let teachers = match &configuration.distillation {
         None => None,
         Some(distillation) => {
             let table = train.table.as_ref().context("expected the lines of the training file")?;
-            let blueprint = &model.blueprint;
-            let classes = model.classes();
-            Some((
-                Teachers::ask(&configuration, distillation, blueprint, &train.features, table, classes, &device)?,
-                distillation,
-            ))
+            let columns = reading.layout.names();
+            Some((Teachers::ask(&configuration, distillation, &model, &train.features, table, columns)?, distillation))
         }
     };
     let train = encoded(&model, &configuration, &reading, train, true)?;
-    let valid = encoded(&model, &configuration, &reading, valid, true)?;
-    let test = test.map(|test| encoded(&model, &configuration, &reading, test, true)).transpose()?;
 
     let plan = BatchPlan::new(
         train.lengths().to_vec(),
@@ -157,7 +183,7 @@ pub fn train(flags: &flags::Train) -> Result<()> {
         schedule: configuration.training.schedule(steps_per_epoch),
         clip_norm: configuration.training.clip_norm,
         evaluate_every: Interval::Steps(configuration.training.steps_per_validation(steps_per_epoch)),
-        checkpoint_every: folder.checkpoint_every,
+        checkpoint_every: flags.checkpoint_every,
         seed: configuration.training.seed,
         ..TrainerConfig::new(steps, configuration.training.optimizer)
     };
@@ -176,12 +202,13 @@ pub fn train(flags: &flags::Train) -> Result<()> {
         let scores = scored(&valid).map_err(|error| candle_core::Error::msg(format!("{error:#}")))?;
         Ok(scores.first().and_then(|(_, score)| *score).map_or(f64::NAN, |score| sign * score))
     };
+    claim.take()?;
     let mut trainer = Trainer::new(&model.network, &model.variables, objective, config)?
         .with_description(settings.clone())
         .with_checkpoint(&checkpoint)?;
     let mut progress = Progress::new(&configuration.outputs.model_name, steps, trainer.step_count(), "steps");
     let log_path = flags.shared.log_dir.as_deref().unwrap_or(base).join(&configuration.outputs.train_log_name);
-    let every = if flags.shared.debug { 1 } else { configuration.training.batch_num_to_show_results };
+    let every = if flags.debug { 1 } else { configuration.training.batch_num_to_show_results };
     let mut log = JsonLines::every(&log_path, every);
     let mut observers: Vec<&mut dyn Observer> = vec![&mut progress];
     if !flags.shared.disable_log_file {
@@ -190,9 +217,17 @@ pub fn train(flags: &flags::Train) -> Result<()> {
     if trainer.fit(&batches, Some(&mut evaluate), &mut observers)? == Outcome::Interrupted {
         bail!(Interrupted);
     }
-    let best_step = trainer.best().map(|best| best.step);
+    let best = trainer.best();
     drop(trainer);
     drop(progress);
+    if let (Some(best), Some(name)) = (best, configuration.metrics.first())
+        && best.score.is_nan()
+    {
+        let path = valid_path.display();
+        bail!(
+            "metrics[0]: expected one that chooses a model, found {name}, which is undefined on {path} at every step"
+        );
+    }
     model.save(&saved, &configuration)?;
 
     let valid_scores = scored(&valid)?;
@@ -203,14 +238,13 @@ pub fn train(flags: &flags::Train) -> Result<()> {
     if let Some(scores) = &test_scores {
         println!("test: {}", as_text(scores));
     }
-    let predictions = predictions_of(&configuration, &flags.predict_output_path)?;
-    model.write_predictions(&configuration, reported.features(), &answers, &predictions)?;
+    model.write_predictions(&configuration, &reading, reported.features(), &answers, &predictions)?;
     let report = json!({
         "valid": as_json(&valid_scores), "test": test_scores.as_deref().map(as_json), "steps": steps,
-        "steps_per_epoch": steps_per_epoch, "best_step": best_step, "parameters": model.variables.parameter_count(),
+        "steps_per_epoch": steps_per_epoch, "best_step": best.map(|best| best.step), "parameters": model.variables.parameter_count(),
         "words_with_vectors": known, "weights": digest::of_file(saved.join(WEIGHTS))?,
     });
-    report::save(&base.join("report.json"), &report)?;
+    report::save(&base.join(REPORT), &report)?;
     remove(&checkpoint)?;
     println!(
         "kept in {}: {}/, report.json, {}",
@@ -221,26 +255,28 @@ pub fn train(flags: &flags::Train) -> Result<()> {
     Ok(())
 }
 
-/// Makes the folder this run's; with `force` in place of another's.
-fn claim(folder: &Folder, settings: &serde_json::Value, force: bool, of_a_run: &[&Path]) -> Result<()> {
-    match folder.claim(settings) {
-        Err(_) if force => {
-            for path in of_a_run.iter().copied().chain([folder.path.join("settings.json").as_path()]) {
-                remove(path)?;
-            }
-            folder.claim(settings)
-        }
-        result => result.context("another run is there, which --force replaces"),
-    }
+/// Digests of the files of teachers.
+fn teacher_files(configuration: &Configuration) -> Result<Vec<String>> {
+    let teachers = configuration.distillation.iter().flat_map(|it| &it.teachers).enumerate();
+    let file = |(idx, teacher): (usize, &TeacherConfig)| match &teacher.source {
+        Source::File(path) => Some(digest::of_file(path).with_context(|| format!("distillation.teachers[{idx}].file"))),
+        _ => None,
+    };
+    teachers.filter_map(file).collect()
 }
 
-fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| path.display().to_string())
-        }
-        _ => Ok(()),
-    }
+/// What is wrong with the tags' scheme, if something is.
+fn scheme_warning(configuration: &Configuration, tags: &[String]) -> Option<String> {
+    let has = |prefixes: [&str; 2]| tags.iter().find(|tag| prefixes.iter().any(|prefix| tag.starts_with(prefix)));
+    let (name, found) = match configuration.inputs.scheme? {
+        Scheme::BIO => ("BIO", has(["E-", "S-"])?),
+        Scheme::BIOES if has(["E-", "S-"]).is_none() => ("BIOES", has(["B-", "I-"])?),
+        Scheme::BIOES => return None,
+    };
+    let problem = configuration.inputs.problem;
+    let what =
+        format!("expected {name}, found tags like `{found}` of another scheme, which they are read and scored as");
+    (problem == Problem::SequenceTagging).then(|| format!("inputs.tagging_scheme: {what}"))
 }
 
 /// A network to begin with, and how many of its words have pretrained vectors.
@@ -268,20 +304,6 @@ fn start(
     Ok((model, known))
 }
 
-fn predictions_of(configuration: &Configuration, flag: &Option<PathBuf>) -> Result<PathBuf> {
-    Ok(match flag {
-        Some(path) => path.clone(),
-        None => base_of(configuration)?.join(&configuration.outputs.predict_output_name),
-    })
-}
-
-fn model_of(configuration: &Configuration, flag: &Option<PathBuf>) -> Result<PathBuf> {
-    Ok(match flag {
-        Some(path) => path.clone(),
-        None => base_of(configuration)?.join(&configuration.outputs.model_name),
-    })
-}
-
 /// Scores a saved network on a file and writes its predictions.
 ///
 /// # Errors
@@ -291,39 +313,36 @@ pub fn test(flags: &flags::Test) -> Result<()> {
     let path = flags.test_data_path.as_ref().or(configuration.inputs.paths.test.as_ref());
     let path =
         path.context("inputs.data_paths.test_data_path: expected a file, there or as --test_data_path, found none")?;
-    let model = Model::load(
-        &model_of(&configuration, &flags.previous_model_path)?,
-        &configuration,
-        &flags.shared.open(&configuration)?,
-    )?;
+    let outputs = &configuration.outputs;
+    let folder = path_of(&configuration, &flags.previous_model_path, "--previous_model_path", &outputs.model_name)?;
+    let predictions =
+        path_of(&configuration, &flags.predict_output_path, "--predict_output_path", &outputs.predict_output_name)?;
+    let log = log_of(&configuration, &flags.shared, &outputs.test_log_name)?;
+    let model = Model::load(&folder, &configuration, &flags.shared.open(&configuration)?)?;
+    warn(flags.ignored.warnings());
     let plain = Configuration { distillation: None, ..configuration.clone() };
     let reading = model.blueprint.reading(&plain, true)?;
     let set = read(path, &reading, None, model.reader.reads_pieces())?;
     let set = encoded(&model, &configuration, &reading, set, true)?;
+    model.rehearse(&configuration, &set, false)?;
     let answers = model.ask(&set, &model.answers_of(&configuration))?;
     let scores = model.scores(&configuration, &set, &answers)?;
     println!("test: {}", as_text(&scores));
-    let predictions = predictions_of(&configuration, &flags.predict_output_path)?;
-    model.write_predictions(&configuration, set.features(), &answers, &predictions)?;
-    keep_log(
-        &configuration,
-        &flags.shared,
-        &configuration.outputs.test_log_name,
-        &json!({"examples": set.len(), "test": as_json(&scores)}),
-    )?;
+    model.write_predictions(&configuration, &reading, set.features(), &answers, &predictions)?;
+    if let Some(log) = log {
+        report::save(&log, &json!({"examples": set.len(), "test": as_json(&scores)}))?;
+    }
     println!("predictions are in {}", predictions.display());
     Ok(())
 }
 
-fn keep_log(configuration: &Configuration, shared: &flags::Shared, name: &str, what: &serde_json::Value) -> Result<()> {
+/// The log's file, if one is wanted.
+fn log_of(configuration: &Configuration, shared: &flags::Shared, name: &str) -> Result<Option<PathBuf>> {
     if shared.disable_log_file {
-        return Ok(());
+        return Ok(None);
     }
-    let folder = match &shared.log_dir {
-        Some(folder) => folder.clone(),
-        None => base_of(configuration)?.to_path_buf(),
-    };
-    report::save(&folder.join(name), what)
+    let given = shared.log_dir.as_ref().map(|folder| folder.join(name));
+    path_of(configuration, &given, "--log_dir or --disable_log_file", name).map(Some)
 }
 
 /// Asks a saved network about a file, or about what is typed.
@@ -332,25 +351,35 @@ fn keep_log(configuration: &Configuration, shared: &flags::Shared, name: &str, w
 /// If the configuration, the model or the file is wrong.
 pub fn predict(flags: &flags::Predict) -> Result<()> {
     let configuration = flags.shared.configuration()?;
-    let model = Model::load(
-        &model_of(&configuration, &flags.previous_model_path)?,
-        &configuration,
-        &flags.shared.open(&configuration)?,
-    )?;
-    let reading = model.blueprint.reading(&configuration, false)?;
+    let outputs = &configuration.outputs;
+    let folder = path_of(&configuration, &flags.previous_model_path, "--previous_model_path", &outputs.model_name)?;
+    warn(flags.ignored.warnings());
     if flags.predict_mode == PredictMode::Interactive {
-        return converse(&model, &configuration, &reading);
+        let model = Model::load(&folder, &configuration, &flags.shared.open(&configuration)?)?;
+        return converse(&model, &configuration, &model.blueprint.reading(&configuration, false)?);
     }
     let paths = &configuration.inputs.paths;
-    let path = flags.predict_data_path.as_ref().or(paths.predict.as_ref());
+    let given = flags.predict_data_path.as_ref().or(paths.predict.as_ref());
+    let path = given.or(paths.test.as_ref());
     let path = path
         .context("inputs.data_paths.predict_data_path: expected a file, there or as --predict_data_path, found none")?;
-    let set =
-        encoded(&model, &configuration, &reading, read(path, &reading, None, model.reader.reads_pieces())?, false)?;
+    let predictions =
+        path_of(&configuration, &flags.predict_output_path, "--predict_output_path", &outputs.predict_output_name)?;
+    let log = log_of(&configuration, &flags.shared, &outputs.predict_log_name)?;
+    let model = Model::load(&folder, &configuration, &flags.shared.open(&configuration)?)?;
+    let mut read_by = configuration.clone();
+    if given.is_none() {
+        // The test set has its own columns.
+        read_by.inputs.predict_file_header = None;
+    }
+    let reading = model.blueprint.reading(&read_by, false)?;
+    let set = read(path, &reading, None, model.reader.reads_pieces())?;
+    let set = encoded(&model, &configuration, &reading, set, false)?;
     let answers = model.ask(&set, &model.answers_of(&configuration))?;
-    let predictions = predictions_of(&configuration, &flags.predict_output_path)?;
-    model.write_predictions(&configuration, set.features(), &answers, &predictions)?;
-    keep_log(&configuration, &flags.shared, &configuration.outputs.predict_log_name, &json!({"examples": set.len()}))?;
+    model.write_predictions(&configuration, &reading, set.features(), &answers, &predictions)?;
+    if let Some(log) = log {
+        report::save(&log, &json!({"examples": set.len()}))?;
+    }
     println!("predictions of {} examples are in {}", set.len(), predictions.display());
     Ok(())
 }
@@ -362,15 +391,16 @@ fn converse(model: &Model, configuration: &Configuration, reading: &Reading) -> 
     let answers_of = model.answers_of(configuration);
     for line in std::io::stdin().lock().lines() {
         let line = line?;
-        let line = line.trim_end();
-        if line == "exit" {
+        if line.trim() == "exit" {
             break;
         }
-        let columns: Vec<String> = line.split('\t').map(|column| column.trim().to_string()).collect();
-        if columns.len() != names.len() {
-            eprintln!("expected {} columns ({}), found {}", names.len(), names.join(", "), columns.len());
-            continue;
-        }
+        let columns: Vec<String> = match split(&line, names.len()) {
+            Ok(columns) => columns.into_iter().map(str::to_string).collect(),
+            Err(found) => {
+                eprintln!("expected {} columns ({}), found {found}", names.len(), names.join(", "));
+                continue;
+            }
+        };
         let lines = vec![Line { number: 1, columns }];
         let table = Table { path: "typed".into(), lines, skipped: Vec::new() };
         let features = match Features::of_table(&table, reading) {

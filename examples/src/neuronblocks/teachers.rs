@@ -1,13 +1,11 @@
 //! What teachers say of the training examples, and the loss that learns from it.
 
-use std::collections::HashMap;
-
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use kd_core::batch::Batch;
-use kd_core::model::Output;
+use kd_core::model::{Output, match_classes};
 use kd_core::objective::{Loss, Objective, SoftLoss};
-use kd_data::features::Features;
+use kd_data::features::{Column, Features, WORDS};
 use kd_data::table::Table;
 use kd_data::teacher_outputs::import::Numbers;
 use kd_data::teacher_outputs::{Content, Store, TeacherOutputs, TeacherRows};
@@ -16,6 +14,9 @@ use kd_teachers::hub::{HubEnvironment, ModelFiles};
 
 use super::blueprint::Blueprint;
 use super::configuration::{Configuration, Distillation, Problem, Source};
+use super::model::Model;
+use super::pairing::target_of;
+use super::reader::texts;
 use crate::labelling::{AskedTeacher, Compute, Keep, label};
 
 /// Tokens of a batch that a teacher is asked about.
@@ -26,8 +27,8 @@ const ASKED: usize = 4096;
 enum Said {
     /// Logits of each example, a row each.
     Rows { values: Vec<f32>, width: usize },
-    /// Joined by content.
-    Stored(TeacherRows),
+    /// Joined by content, and the classes in the order of the output that learns from them.
+    Stored(TeacherRows, Vec<String>),
 }
 
 /// The teachers of a configuration.
@@ -35,57 +36,53 @@ enum Said {
 pub struct Teachers {
     said: Vec<Said>,
     heads: Vec<usize>,
-    classes: Vec<String>,
     device: Device,
 }
 
 impl Teachers {
-    /// What the teachers say of the examples of `features`, whose lines are in `table`.
+    /// What the teachers say of the examples of `features`, whose lines are in `table`, of these `columns`.
     ///
     /// # Errors
     /// If a teacher's outputs are missing, of other classes, or not numbers; the message names the teacher.
     pub fn ask(
         configuration: &Configuration,
         distillation: &Distillation,
-        blueprint: &Blueprint,
+        model: &Model,
         features: &Features,
         table: &Table,
-        classes: &[String],
-        device: &Device,
+        columns: &[String],
     ) -> Result<Self> {
-        let texts = Texts::of(configuration, blueprint, features, table)?;
-        let (mut said, mut heads) = (Vec::new(), Vec::new());
-        for (idx, teacher) in distillation.teachers.iter().enumerate() {
+        let (blueprint, device) = (&model.blueprint, &model.device);
+        let mut said = Vec::new();
+        for ((idx, teacher), &output) in distillation.teachers.iter().enumerate().zip(&blueprint.pairing.taught) {
             let path = || format!("distillation.teachers[{idx}]");
-            heads.push(match &teacher.output {
-                None => 0,
-                Some(output) => match blueprint.plan.outputs().iter().position(|other| other == output) {
-                    Some(head) => head,
-                    None => {
-                        let outputs = blueprint.plan.outputs().join(", ");
-                        bail!("{}.output: expected an output layer ({outputs}), found `{output}`", path());
-                    }
-                },
-            });
+            // An output that is in no loss says what the answer is of.
+            let target = target_of(configuration, &blueprint.plan, output).unwrap_or(blueprint.pairing.answered);
+            let classes = model.classes_of(target);
+            let texts = || Texts::of(configuration, blueprint, features, table, columns).with_context(path);
             said.push(match &teacher.source {
                 Source::Scores { columns, numbers } => {
                     scores(features, columns, *numbers, classes, configuration).with_context(path)?
                 }
                 Source::File(file) => {
                     let outputs = TeacherOutputs::open_file(file).with_context(path)?;
-                    Said::Stored(outputs.join(texts.contents()).with_context(path)?)
+                    let classes = stored_classes(outputs.classes(), classes, configuration).with_context(path)?;
+                    Said::Stored(outputs.join(texts()?.contents()).with_context(path)?, classes)
                 }
                 Source::Model { id, revision, store, max_len } => {
                     let files = ModelFiles::find(id, revision, &HubEnvironment::from_env()?).with_context(path)?;
-                    let model = AskedTeacher::load(&files, *max_len, Compute::F32, &Keep::default(), device)?;
+                    let asked = AskedTeacher::load(&files, *max_len, Compute::F32, &Keep::default(), device)
+                        .with_context(path)?;
+                    let classes = stored_classes(&asked.about().classes, classes, configuration).with_context(path)?;
                     let mut outputs =
-                        Store::open(store).and_then(|store| store.teacher(model.about())).with_context(path)?;
-                    label(&model, &texts.contents(), ASKED, &mut outputs)?;
-                    Said::Stored(outputs.join(texts.contents()).with_context(path)?)
+                        Store::open(store).and_then(|store| store.teacher(asked.about())).with_context(path)?;
+                    let texts = texts()?;
+                    label(&asked, &texts.contents(), ASKED, &mut outputs).with_context(path)?;
+                    Said::Stored(outputs.join(texts.contents()).with_context(path)?, classes)
                 }
             });
         }
-        Ok(Self { said, heads, classes: classes.to_vec(), device: device.clone() })
+        Ok(Self { said, heads: blueprint.pairing.taught.clone(), device: device.clone() })
     }
 
     /// What each says of these examples, in its order.
@@ -98,7 +95,7 @@ impl Teachers {
                 let rows: Vec<f32> = examples.iter().flat_map(|&id| &values[id * width..][..*width]).copied().collect();
                 Ok(Output::from_logits(Tensor::from_vec(rows, (examples.len(), *width), &self.device)?))
             }
-            Said::Stored(rows) => rows.collate(examples, &self.classes, &self.device),
+            Said::Stored(rows, classes) => rows.collate(examples, classes, &self.device),
         };
         self.said.iter().map(of).collect()
     }
@@ -154,7 +151,23 @@ impl Objective for Distilled<'_> {
     }
 }
 
-/// The texts as teachers know them: the columns of the first two branches, or the words of the first.
+/// The classes of stored outputs in the order of the output that learns from them; of a regression its one number.
+///
+/// # Errors
+/// If the teacher has others.
+fn stored_classes(teacher: &[String], classes: &[String], configuration: &Configuration) -> Result<Vec<String>> {
+    if configuration.inputs.problem == Problem::Regression {
+        if teacher.len() != 1 {
+            bail!("expected a teacher of one number, found one of the classes {}", teacher.join(", "));
+        }
+        return Ok(teacher.to_vec());
+    }
+    match_classes(teacher, classes)?;
+    Ok(classes.to_vec())
+}
+
+/// The texts as teachers know them: the text of each branch, or the two of one that no cluster embeds; or the words of the
+/// first branch.
 #[derive(Debug)]
 enum Texts {
     Texts(Vec<(String, Option<String>)>),
@@ -162,41 +175,46 @@ enum Texts {
 }
 
 impl Texts {
-    fn of(configuration: &Configuration, blueprint: &Blueprint, features: &Features, table: &Table) -> Result<Self> {
+    fn of(
+        configuration: &Configuration,
+        blueprint: &Blueprint,
+        features: &Features,
+        table: &Table,
+        columns: &[String],
+    ) -> Result<Self> {
+        let branches = blueprint.plan.branches();
         if configuration.inputs.problem == Problem::SequenceTagging {
             let boundary = usize::from(configuration.inputs.add_start_end_for_seq);
+            let of_words = |column: &Column| column.cluster == WORDS && column.branch == branches[0].name;
+            let column = features.columns.iter().position(of_words);
+            let column = column.with_context(|| format!("expected a column of words in `{}`", branches[0].name))?;
             let words = |example| {
-                let words: Vec<String> = features.words(0, example).map(str::to_string).collect();
+                let words: Vec<String> = features.words(column, example).map(str::to_string).collect();
                 words[boundary..words.len() - boundary].to_vec()
             };
             return Ok(Self::Words((0..features.len()).map(words).collect()));
         }
-        let header = &configuration.inputs.file_header;
-        let place = |column: &String| header.iter().find(|(name, _)| name == column).map(|(_, place)| *place);
-        let texts = blueprint.inputs.branches.iter().flat_map(|branch| branch.columns.iter());
-        // The first column of the file in each branch is its text.
-        let mut places: Vec<usize> = Vec::new();
-        for branch in &blueprint.inputs.branches {
-            let of_branch = branch.columns.iter().filter_map(place);
-            let wanted = if blueprint.inputs.branches.len() == 1 { 2 } else { 1 };
-            places.extend(of_branch.take(wanted));
-        }
-        places.dedup();
-        let (first, second) = match places[..] {
-            [first] => (first, None),
-            [first, second] => (first, Some(second)),
-            _ => {
-                let columns: Vec<&String> = texts.collect();
-                bail!("distillation.teachers: expected a text or a pair, which teachers read, found {columns:?}");
+        // What else is known of the words, such as their parts of speech, is no text.
+        let mut wanted: Vec<String> = Vec::new();
+        for branch in branches {
+            let is_text = |cluster: &Option<String>| cluster.as_ref().is_none_or(|cluster| cluster == WORDS);
+            let texts = branch.columns.iter().filter(|column| is_text(&column.cluster)).map(|column| &column.name);
+            let is_pair = branch.columns.iter().all(|column| column.cluster.is_none());
+            for text in texts.take(if is_pair { 2 } else { 1 }) {
+                if !wanted.contains(text) {
+                    wanted.push(text.clone());
+                }
             }
-        };
-        let by_number: HashMap<usize, &Vec<String>> =
-            table.lines.iter().map(|line| (line.number, &line.columns)).collect();
-        let text = |number: &usize| {
-            let columns = by_number.get(number).context("expected the lines of the training file")?;
-            Ok((columns[first].clone(), second.map(|second| columns[second].clone())))
-        };
-        Ok(Self::Texts(features.lines.iter().map(text).collect::<Result<_>>()?))
+        }
+        if !(1..=2).contains(&wanted.len()) {
+            bail!("expected a text or a pair, which teachers read, found the columns {wanted:?}");
+        }
+        let mut texts = texts(table, &features.lines, columns, &wanted)?.into_iter();
+        let first = texts.next().unwrap_or_default();
+        Ok(Self::Texts(match texts.next() {
+            None => first.into_iter().map(|text| (text, None)).collect(),
+            Some(second) => first.into_iter().zip(second.into_iter().map(Some)).collect(),
+        }))
     }
 
     fn contents(&self) -> Vec<Content<'_>> {

@@ -15,10 +15,12 @@ use kd_core::optim::Group;
 use kd_core::variables::Variables;
 use kd_data::encode::Encode;
 use kd_data::features::WORDS;
+use kd_data::tags::Classes;
 
 use super::students::{Pupil, Tag};
 use super::{Classroom, Data};
 use crate::neuronblocks::answers::Answer;
+use crate::neuronblocks::blueprint::Blueprint;
 use crate::neuronblocks::configuration::{Configuration, Problem, Scheme};
 use crate::neuronblocks::design::Design;
 use crate::neuronblocks::dictionaries::Dictionaries;
@@ -32,15 +34,18 @@ const TABLE: &str = "embedding.word.weight";
 /// The tagger of a file.
 ///
 /// # Errors
-/// If the file is wrong, or is no tagger of words in BIO tags with one output of logits.
-pub fn open(path: &Path) -> Result<Design> {
+/// If the file is wrong, or is no tagger of words in BIO tags with one output of logits, one for each of `classes`.
+pub fn open(path: &Path, classes: &Classes) -> Result<Design> {
     let design = Design::open(path, Problem::SequenceTagging)?;
-    check(&design).with_context(|| path.display().to_string())?;
+    check(&design, classes).with_context(|| path.display().to_string())?;
     Ok(design)
 }
 
-fn check(design: &Design) -> Result<()> {
-    let (inputs, plan) = (&design.configuration.inputs, &design.blueprint.plan);
+fn check(design: &Design, classes: &Classes) -> Result<()> {
+    let inputs = &design.configuration.inputs;
+    let target = inputs.target.iter().take(1).cloned();
+    let dictionaries = Dictionaries { clusters: Vec::new(), classes: target.zip([classes.clone()]).collect() };
+    let plan = &Blueprint::of(&design.configuration, Some(&dictionaries))?.plan;
     if inputs.scheme != Some(Scheme::BIO) {
         bail!("inputs.tagging_scheme: expected BIO, in which tags are learned, found BIOES");
     }
@@ -54,6 +59,9 @@ fn check(design: &Design) -> Result<()> {
     let layer = layer.with_context(|| format!("expected an output layer `{output}`, found none"))?;
     if layer.shape.rank() != 3 {
         bail!("{}: expected an output of each word, (batch, len, classes), found {}", layer.path, layer.shape);
+    }
+    if layer.shape.width() != Ok(classes.len()) {
+        bail!("{}: expected an output of {} tags, found {}", layer.path, classes.len(), layer.shape);
     }
     if model::gives_probs(&design.configuration, plan, output) {
         bail!(
@@ -131,11 +139,6 @@ impl<'a> FromFile<'a> {
         check_rows(&encoded, words.iter().map(|words| words.len()), |idx| {
             format!("{}:{}", draw.data.path.display(), lines[idx])
         })?;
-        let shape = &model.blueprint.plan.layers().iter().find(|layer| layer.is_output).context("an output")?.shape;
-        if shape.width() != Ok(classes.len()) {
-            let path = configuration.path.display();
-            bail!("{path}: architecture: expected an output of {} tags, found {shape}", classes.len());
-        }
         let mut further = None;
         if let Some(vectors) = room.vectors {
             model.start_from_vectors(vectors, seed)?;

@@ -45,7 +45,7 @@ impl Features {
 
     /// The features of lines.
     ///
-    /// A text without words is the one word of no characters, which no dictionary knows. A line is skipped if a branch's columns,
+    /// A text without words is the one word of no characters, which is counted like any other. A line is skipped if a branch's columns,
     /// or words and tags, are not equally many; if a class has no name or a number is none; or if an answer is not
     /// in the words that are read of its passage.
     ///

@@ -145,7 +145,7 @@ fn unmoved(first: &Value, second: &Value) -> Result<Value> {
 
 /// The second text moved up to the first.
 fn moved(first: &Value, second: &Value) -> Result<Value> {
-    let both = Tensor::cat(&[&first.tensor, &second.tensor], 1)?;
+    let both = Tensor::cat(&[&first.vectors()?, &second.vectors()?], 1)?;
     if first.mask.is_none() && second.mask.is_none() {
         return Ok(Value::new(both));
     }

@@ -99,6 +99,7 @@ fn padding_of_a_last_axis_ends_with_it() {
     for (block, conf) in [
         ("Attention", json!({})),
         ("BiAttFlow", json!({})),
+        ("Concat3D", json!({"concat3D_axis": 1})),
         ("Interaction", json!({"matching_type": "concat"})),
         ("Match", json!({"activation": "Tanh"})),
         ("MatchAttention", json!({"activation": "Tanh"})),

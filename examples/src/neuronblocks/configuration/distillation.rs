@@ -57,7 +57,7 @@ pub enum Source {
 pub struct TeacherConfig {
     /// What it says.
     pub source: Source,
-    /// Layer that learns from it; default the first output layer.
+    /// Layer that learns from it; default the one that answers, see [`Pairing`](crate::neuronblocks::pairing::Pairing).
     pub output: Option<String>,
 }
 
@@ -68,7 +68,8 @@ pub struct Distillation {
     pub alpha: f64,
     /// How far an output is from its teacher's: `kl` (the default), `reverse_kl`, `jensen_shannon`, `logit_mse`, `prob_mse`.
     pub loss: SoftLoss,
-    /// Whether the network's answer is the mean of all layers that learn from teachers; default the first output's.
+    /// Whether the network's answer is the mean of all layers that learn from teachers; default the output's alone whose
+    /// loss reads the target.
     pub average: bool,
     /// At least one.
     pub teachers: Vec<TeacherConfig>,
@@ -143,10 +144,9 @@ fn loss(section: &Section<'_>, problem: Problem) -> Result<SoftLoss> {
 fn teacher(section: Section<'_>, inputs: &Inputs) -> Result<TeacherConfig> {
     let output = section.optional("output")?;
     let source = match (section.value("scores"), section.optional("file")?, section.optional("model")?) {
-        (Some(scores), None, None) => Source::Scores {
-            columns: columns(&section, scores, inputs)?,
-            numbers: section.or("numbers", Numbers::Logits)?,
-        },
+        (Some(scores), None, None) => {
+            Source::Scores { columns: columns(&section, scores, inputs)?, numbers: numbers(&section, inputs.problem)? }
+        }
         (None, Some(path), None) => Source::File(path),
         (None, None, Some(id)) => Source::Model {
             id,
@@ -161,6 +161,14 @@ fn teacher(section: Section<'_>, inputs: &Inputs) -> Result<TeacherConfig> {
     };
     section.finish()?;
     Ok(TeacherConfig { source, output })
+}
+
+fn numbers(section: &Section<'_>, problem: Problem) -> Result<Numbers> {
+    let numbers = section.or("numbers", Numbers::Logits)?;
+    if problem == Problem::Regression && numbers != Numbers::Logits {
+        return Err(section.wrong("numbers", "logits, for a regression's numbers are taken as they are", "probs"));
+    }
+    Ok(numbers)
 }
 
 fn columns(section: &Section<'_>, scores: &Value, inputs: &Inputs) -> Result<Vec<(Option<String>, String)>> {

@@ -3,36 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+pub use kd_data::scores::Problem;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::section::Section;
-
-/// What is learned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Problem {
-    /// A class of each example.
-    Classification,
-    /// A number of each example.
-    Regression,
-    /// A tag of each token.
-    SequenceTagging,
-    /// A span of a passage that answers a question: machine reading comprehension.
-    Mrc,
-}
-
-impl Problem {
-    /// As configurations call it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Classification => "classification",
-            Self::Regression => "regression",
-            Self::SequenceTagging => "sequence_tagging",
-            Self::Mrc => "mrc",
-        }
-    }
-}
 
 /// Files, all of them optional: the command line may name them too. Relative paths are relative to the working directory.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -126,7 +101,7 @@ impl Inputs {
             return Err(section.wrong("tagging_scheme", "BIO or BIOES, which sequence_tagging needs", "none"));
         }
         let file_header = header(&section, "file_header")?;
-        let inputs = Self {
+        let mut inputs = Self {
             use_cache: section.or("use_cache", true)?,
             problem,
             scheme,
@@ -152,6 +127,12 @@ impl Inputs {
         }
         if inputs.target.is_empty() {
             return Err(section.wrong("target", "at least one column", "none"));
+        }
+        if problem == Problem::Mrc && inputs.add_start_end_for_seq {
+            // The original looked at it in no such file.
+            let path = section.path_of("add_start_end_for_seq");
+            warnings.push(format!("{path}: has no effect in mrc, answers are places in the passage"));
+            inputs.add_start_end_for_seq = false;
         }
         if scheme.is_some() && problem != Problem::SequenceTagging {
             warnings.push(format!("{}: has no effect but in sequence_tagging", section.path_of("tagging_scheme")));

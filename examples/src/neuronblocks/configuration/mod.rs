@@ -23,7 +23,8 @@ mod training;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 pub use self::distillation::{Distillation, Source, TeacherConfig};
 pub use self::inputs::{DataPaths, Inputs, Problem, Scheme, VectorCoding, VectorType};
@@ -35,7 +36,7 @@ pub use self::training::{Preprocessing, Training, Validation, VocabularyLimits};
 const VERSION: &str = "1.1";
 
 /// The language of the texts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Language {
     /// The default.
     English,
@@ -64,6 +65,8 @@ pub struct Configuration {
     pub distillation: Option<Distillation>,
     /// What has no effect, by its path.
     pub warnings: Vec<String>,
+    /// Folder of the saved model that it is of; none before there is one. Pretrained encoders are read from there.
+    pub model_folder: Option<PathBuf>,
 }
 
 impl Configuration {
@@ -105,12 +108,41 @@ impl Configuration {
         }
         root.finish()?;
         let path = path.to_path_buf();
-        Ok(Self { path, language, inputs, outputs, training, metrics, distillation, warnings, value })
+        Ok(Self {
+            path,
+            value,
+            language,
+            inputs,
+            outputs,
+            training,
+            metrics,
+            distillation,
+            warnings,
+            model_folder: None,
+        })
     }
 
     /// `architecture` as it was read.
     pub fn architecture(&self) -> &Value {
         &self.value["architecture"]
+    }
+
+    /// What decides which network it is and what the network reads; a saved model is asked with the same.
+    pub fn network(&self) -> Value {
+        let (inputs, training) = (&self.inputs, &self.training);
+        json!({
+            "language": self.language,
+            "inputs": {
+                "dataset_type": inputs.problem, "model_inputs": inputs.model_inputs, "target": inputs.target,
+                "add_start_end_for_seq": inputs.add_start_end_for_seq,
+            },
+            "training_params": {
+                "text_preprocessing": training.text_preprocessing, "tokenizer": training.tokenizer,
+                "max_lengths": training.max_lengths, "fixed_lengths": training.fixed_lengths,
+                "legacy_padding": training.legacy_padding,
+            },
+            "architecture": self.architecture(),
+        })
     }
 
     /// `loss` as it was read.

@@ -42,8 +42,8 @@ pub struct Outputs {
     pub test_log_name: String,
     /// Name of the log of a prediction; default `predict.log`.
     pub predict_log_name: String,
-    /// Output layers whose mean is the answer, to class or number; default the first, or those that learn from teachers where
-    /// `distillation.average` says so. Not in the original.
+    /// Output layers whose mean is the answer, to class or number; default the one whose loss reads the first target of the
+    /// problem's kind, or those that learn from teachers where `distillation.average` says so. Not in the original.
     pub answer: Option<Vec<String>>,
     /// Columns that a prediction file adds; default prediction and, of classes, confidence.
     pub predict_fields: Vec<Field>,

@@ -74,7 +74,7 @@ fn keys_that_the_original_never_read_are_warnings() {
     );
     let read = with("/training_params/valid_times_per_epoch", json!(2)).unwrap();
     assert_eq!(read.warnings, ["training_params.valid_times_per_epoch: is an old name of `steps_per_validation`"]);
-    assert_eq!([7, 8].map(|steps| read.training.steps_per_validation(steps)), [4, 4]);
+    assert_eq!([1, 7, 8].map(|steps| read.training.steps_per_validation(steps)), [1, 3, 4]);
 }
 
 #[test]
@@ -106,6 +106,7 @@ fn what_is_wrong_is_named_with_its_path() {
             json!(["prediction", "odds"]),
             "outputs.predict_fields[1]: expected prediction, confidence or confidence@CLASS, found `odds`",
         ),
+        ("/outputs/answer", json!([]), "outputs.answer: expected at least one output layer, found none"),
         ("/training_params/batch_size", json!(0), "training_params.batch_size: expected at least 1, found 0"),
         (
             "/training_params/batch_size",
@@ -154,6 +155,7 @@ fn what_is_wrong_is_named_with_its_path() {
             json!({"teachers": [{"file": "a", "model": "b"}]}),
             "distillation.teachers[0].model: expected one of",
         ),
+        ("/outputs/answer", json!([]), "outputs.answer: expected at least one output layer, found none"),
         (
             "/distillation",
             json!({"loss": "logit_mse", "temperature": 2.0, "teachers": [{"file": "a"}]}),
@@ -188,4 +190,28 @@ fn teachers_are_columns_files_or_models() {
     assert!(matches!(&read.teachers[0].source, Source::Scores { columns, .. } if columns.len() == 2));
     assert_eq!(read.teachers[1].output.as_deref(), Some("head"));
     assert!(matches!(&read.teachers[2].source, Source::Model { revision, .. } if revision == "main"));
+}
+
+#[test]
+fn a_regression_learns_from_numbers_as_they_are() {
+    let mut all = small();
+    all["inputs"]["dataset_type"] = json!("regression");
+    all["metrics"] = json!(["RMSE"]);
+    all["distillation"] = json!({"teachers": [{"scores": "soft", "numbers": "probs"}]});
+    let message = Configuration::parse(Path::new("small.json"), all).unwrap_err().to_string();
+    assert!(message.starts_with("distillation.teachers[0].numbers: expected logits"), "{message}");
+}
+
+#[test]
+fn boundaries_around_a_passage_are_a_warning() {
+    let mut all = small();
+    all["inputs"]["dataset_type"] = json!("mrc");
+    all["inputs"]["add_start_end_for_seq"] = json!(true);
+    all["metrics"] = json!(["f1"]);
+    let read = Configuration::parse(Path::new("small.json"), all).unwrap();
+    assert!(!read.inputs.add_start_end_for_seq);
+    assert_eq!(
+        read.warnings,
+        ["inputs.add_start_end_for_seq: has no effect in mrc, answers are places in the passage"]
+    );
 }

@@ -68,7 +68,7 @@ pub struct Training {
     pub max_epoch: Option<usize>,
     /// Default: every 10 steps.
     pub validation: Validation,
-    /// In the order given.
+    /// In any order: encodings are mended first, then characters become half-width, and words are left out last.
     pub text_preprocessing: Vec<Preprocessing>,
     /// Longest sequence of branches, in tokens.
     pub max_lengths: Vec<(String, usize)>,
@@ -154,11 +154,12 @@ impl Training {
         self.optimizer = optimizer::with_rate(self.optimizer, rate);
     }
 
-    /// Steps between evaluations where an epoch has `steps_per_epoch`.
+    /// Steps between evaluations where an epoch has `steps_per_epoch`: of so many evaluations an epoch the whole steps between
+    /// them, at least 1, as in the original.
     pub fn steps_per_validation(&self, steps_per_epoch: usize) -> usize {
         match self.validation {
             Validation::Steps(steps) => steps,
-            Validation::TimesPerEpoch(times) => steps_per_epoch.div_ceil(times),
+            Validation::TimesPerEpoch(times) => (steps_per_epoch / times).max(1),
         }
     }
 }
