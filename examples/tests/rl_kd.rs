@@ -222,7 +222,7 @@ fn settings_of_a_policy_are_runs_of_their_own_beside_the_same_others() {
     // What rl-1 does not read makes no run of its own.
     assert!(plan("--held-out-every 8").contains("0 of 3 runs left"));
     for more in
-        ["--policy-lr 0.01", "--baseline learned", "--without-labels", "--policy-choice one", "--update-per-pass"]
+        ["--policy-lr 0.01", "--baseline learned", "--without-labels", "--policy-choice weights", "--update-per-pass"]
     {
         assert!(plan(more).contains("1 of 3 runs left"), "{more}");
     }
