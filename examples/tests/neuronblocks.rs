@@ -206,7 +206,7 @@ fn what_nothing_trains_is_found_before_there_is_data() {
     let check = |change: &dyn Fn(&mut Value)| {
         let mut changed = configuration();
         change(&mut changed);
-        let output = Place::new(&changed).command("check").output().unwrap();
+        let output = fresh(&changed).command("check").output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     };
     let second = |changed: &mut Value| {
@@ -248,7 +248,7 @@ fn classes_are_counted_where_the_file_says_how_many() {
     let mut weighted = configuration();
     weighted["architecture"][6]["conf"]["hidden_dim"] = json!([16, -1]);
     weighted["loss"]["losses"][0]["conf"]["weight"] = json!([1.0, 2.0, 1.0, 0.5]);
-    let output = String::from_utf8_lossy(&succeed(Place::new(&weighted).command("check")).stdout).into_owned();
+    let output = String::from_utf8_lossy(&succeed(fresh(&weighted).command("check")).stdout).into_owned();
     assert!(output.contains("target label: 4 classes"), "{output}");
     let mut tagger = configuration();
     tagger["inputs"]["dataset_type"] = json!("sequence_tagging");
@@ -263,7 +263,7 @@ fn classes_are_counted_where_the_file_says_how_many() {
     ]);
     tagger["loss"]["losses"][0]["type"] = json!("CRFLoss");
     (tagger["metrics"], tagger["outputs"]["predict_fields"]) = (json!(["seq_tag_f1"]), json!(["prediction"]));
-    let output = String::from_utf8_lossy(&succeed(Place::new(&tagger).command("check")).stdout).into_owned();
+    let output = String::from_utf8_lossy(&succeed(fresh(&tagger).command("check")).stdout).into_owned();
     assert!(output.contains("target label: 9 classes"), "{output}");
 }
 

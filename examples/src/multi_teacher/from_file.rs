@@ -143,7 +143,7 @@ impl FromFile {
             bail!("--save: expected one data set, as a folder of {path} has outputs for, found {sets}");
         }
         let Design { configuration, blueprint, .. } = &self.design;
-        let made = with_heads(configuration, &blueprint.plan, &[String::from("gold")], dropout);
+        let made = with_heads(configuration, &blueprint.plan, self.design.target(), &[String::from("gold")], dropout);
         made.with_context(|| format!("--save: {path} under the student's own heads"))?;
         Ok(())
     }
@@ -164,7 +164,8 @@ impl FromFile {
             .map(|idx| (format!("teacher_{}", idx + 1), format!("{HEADS}.{}.teacher.{idx}", set.name)));
         let (names, variables_of): (Vec<String>, Vec<String>) = gold.into_iter().chain(teachers).unzip();
         let Design { configuration, blueprint, .. } = &self.design;
-        let (configuration, names) = with_heads(configuration, &blueprint.plan, &names, student.dropout())?;
+        let (configuration, names) =
+            with_heads(configuration, &blueprint.plan, self.design.target(), &names, student.dropout())?;
 
         let mut tensors = variables.tensors();
         for (name, head) in names.iter().zip(&variables_of) {
@@ -177,8 +178,7 @@ impl FromFile {
             tensors.insert(format!("{name}.linear_0.weight"), weight);
             tensors.insert(format!("{name}.linear_0.bias"), bias);
         }
-        let target = configuration.inputs.target.iter().take(1).cloned();
-        let classes = target.zip([Classes::new(classes.clone())?]).collect();
+        let classes = vec![(self.design.target().to_string(), Classes::new(classes.clone())?)];
         let dictionaries = Dictionaries { classes, ..self.reader.dictionaries.clone() };
         model::write(folder, &configuration, &dictionaries, &tensors)
     }

@@ -86,6 +86,12 @@ impl Design {
         Ok(Self { blueprint, reading, texts, configuration })
     }
 
+    /// The target that answers are compared with.
+    pub fn target(&self) -> &str {
+        let targets = &self.configuration.inputs.target;
+        targets.get(self.blueprint.pairing.answered).map_or("", String::as_str)
+    }
+
     /// Columns of text, which are the texts of an example.
     pub fn texts(&self) -> &[String] {
         &self.texts
@@ -133,7 +139,7 @@ impl Design {
         Ok((features, table))
     }
 
-    /// The symbols of these sets, within the file's limits and at most `most` words, and the classes of the first target.
+    /// The symbols of these sets, within the file's limits and at most `most` words, and the classes of the target.
     ///
     /// # Errors
     /// If no column is of a cluster.
@@ -151,8 +157,8 @@ impl Design {
         };
         let clusters: Vec<String> = self.blueprint.plan.clusters().iter().map(|it| it.name.clone()).collect();
         let known = Dictionaries::of(sets, &clusters, &[], &limits)?;
-        let target = self.configuration.inputs.target.iter().take(1).cloned();
-        Ok(Dictionaries { classes: target.zip(classes).collect(), ..known })
+        let classes = classes.map(|classes| (self.target().to_string(), classes));
+        Ok(Dictionaries { classes: classes.into_iter().collect(), ..known })
     }
 
     /// Everything of the file that decides what the network is and reads, and digests of the checkpoints that it starts from.

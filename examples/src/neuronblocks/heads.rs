@@ -8,7 +8,7 @@ use super::blueprint::Blueprint;
 use super::configuration::{Configuration, Field};
 
 /// `configuration` with linear heads of these names in place of its output layers, behind a dropout, whose mean is the answer;
-/// `body` is what they read, of [`Plan::body`]. A name that a layer has already gets `_` behind it. The names are returned
+/// `body` is what they read, of [`Plan::body`], and `target` the column that they learn. A name that a layer has already gets `_` behind it. The names are returned
 /// too, in the order of `heads`.
 ///
 /// Each head learns from the labels: what else taught the heads, the file does not say.
@@ -18,6 +18,7 @@ use super::configuration::{Configuration, Field};
 pub fn with_heads(
     configuration: &Configuration,
     body: &Plan,
+    target: &str,
     heads: &[String],
     dropout: f64,
 ) -> Result<(Configuration, Vec<String>)> {
@@ -52,7 +53,6 @@ pub fn with_heads(
     }
     value["architecture"] = Value::Array(items);
 
-    let target = configuration.inputs.target.first().context("inputs.target: expected a column, found none")?;
     value["inputs"]["target"] = json!([target]);
     let loss = |head: &String| json!({"type": "CrossEntropyLoss", "conf": {}, "inputs": [head, target]});
     let losses: Vec<Value> = heads.iter().map(loss).collect();
@@ -108,7 +108,7 @@ mod tests {
         let configuration = configuration();
         let body = Blueprint::of(&configuration, None).unwrap().plan.body().unwrap();
         let heads: Vec<String> = heads.iter().map(|head| head.to_string()).collect();
-        with_heads(&configuration, &body, &heads, dropout).unwrap()
+        with_heads(&configuration, &body, "label", &heads, dropout).unwrap()
     }
 
     #[test]
@@ -120,8 +120,8 @@ mod tests {
             blueprint.plan.layers().iter().map(|layer| (layer.id.as_str(), layer.inputs.join(","))).collect();
         let expected = [("gold", "text"), ("dropout", "gold"), ("gold_", "dropout"), ("teacher_1", "dropout")];
         assert_eq!(layers, expected.map(|(id, inputs)| (id, inputs.to_string())));
-        assert_eq!((blueprint.plan.outputs(), &blueprint.answer), (&names[..], &vec![0, 1]));
-        assert_eq!(blueprint.warnings(), Vec::<String>::new());
+        assert_eq!((blueprint.plan.outputs(), &blueprint.pairing.answer), (&names[..], &vec![0, 1]));
+        assert_eq!(blueprint.warnings(&made), Vec::<String>::new());
         assert_eq!((made.inputs.target, made.distillation), (vec!["label".to_string()], None));
         assert_eq!(made.outputs.predict_fields, [Field::Prediction, Field::Confidence]);
     }
@@ -130,7 +130,7 @@ mod tests {
     fn one_head_without_dropout_is_one_layer_more() {
         let (made, names) = under(&["head"], 0.0);
         let blueprint = Blueprint::of(&made, None).unwrap();
-        assert_eq!((blueprint.plan.layers().len(), blueprint.answer), (2, vec![0]));
+        assert_eq!((blueprint.plan.layers().len(), blueprint.pairing.answer), (2, vec![0]));
         assert_eq!(blueprint.plan.layers()[1].inputs, ["gold"]);
         assert_eq!(names, ["head"]);
     }

@@ -43,8 +43,8 @@ pub fn open(path: &Path, classes: &Classes) -> Result<Design> {
 
 fn check(design: &Design, classes: &Classes) -> Result<()> {
     let inputs = &design.configuration.inputs;
-    let target = inputs.target.iter().take(1).cloned();
-    let dictionaries = Dictionaries { clusters: Vec::new(), classes: target.zip([classes.clone()]).collect() };
+    let of_target = vec![(design.target().to_string(), classes.clone())];
+    let dictionaries = Dictionaries { clusters: Vec::new(), classes: of_target };
     let plan = &Blueprint::of(&design.configuration, Some(&dictionaries))?.plan;
     if inputs.scheme != Some(Scheme::BIO) {
         bail!("inputs.tagging_scheme: expected BIO, in which tags are learned, found BIOES");
