@@ -81,6 +81,8 @@ where
     X::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
     let mut svg = String::new();
+    // Ten marks or so, no two of which may have one name.
+    let digits = if y.end - y.start < 0.12 { 3 } else { 2 };
     {
         let longest = curves.iter().map(|curve| curve.name.chars().count()).max().unwrap_or(0) as u32;
         let area = SVGBackend::with_string(&mut svg, (WIDTH + 50 + 8 * longest, 480)).into_drawing_area();
@@ -96,7 +98,7 @@ where
             .configure_mesh()
             .x_desc(titles.x)
             .y_desc(titles.y)
-            .y_label_formatter(&|y| format!("{y:.2}"))
+            .y_label_formatter(&|y| format!("{y:.digits$}"))
             .x_label_formatter(&|x| if (x - x.round()).abs() < 1e-9 { format!("{x:.0}") } else { String::new() })
             .light_line_style(WHITE)
             .draw()?;
@@ -142,6 +144,13 @@ mod tests {
             open.unwrap().parse::<u32>().unwrap()
         };
         assert!(x_of("gold") > WIDTH && x_of("teacher") > WIDTH && x_of("300") < WIDTH);
+        let close = Curve { name: "close".to_string(), points: vec![(150., 0.86, 0.0), (300., 0.9, 0.0)] };
+        curves(&path, titles, &[close]).unwrap();
+        let svg = std::fs::read_to_string(&path).unwrap();
+        let mut marks: Vec<&str> = svg.lines().map(str::trim).filter(|text| text.starts_with("0.")).collect();
+        let all = marks.len();
+        marks.dedup();
+        assert!(all > 4 && marks.len() == all, "{marks:?}");
         assert!(curves(&path, titles, &[]).unwrap_err().to_string().contains("needs points"));
         let zero = Curve { name: "zero".to_string(), points: vec![(0., 0.5, 0.0), (5., 0.6, 0.0)] };
         let message = curves(&path, titles, std::slice::from_ref(&zero)).unwrap_err().to_string();

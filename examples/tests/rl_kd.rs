@@ -222,7 +222,7 @@ fn settings_of_a_policy_are_runs_of_their_own_beside_the_same_others() {
     // What rl-1 does not read makes no run of its own.
     assert!(plan("--held-out-every 8").contains("0 of 3 runs left"));
     for more in
-        ["--policy-lr 0.01", "--baseline learned", "--without-labels", "--policy-choice one", "--update-per-pass"]
+        ["--policy-lr 0.01", "--baseline learned", "--without-labels", "--policy-choice weights", "--update-per-pass"]
     {
         assert!(plan(more).contains("1 of 3 runs left"), "{more}");
     }
@@ -337,7 +337,7 @@ fn every_part_of_what_is_wrong_is_named() {
         ("--policy-floor 0.6", "`floor`: expected a number in [0, 0.5), found 0.6"),
         ("--seeds 1,1", "--seeds: expected each once, found 1 twice"),
         ("--update-every 2 --update-per-pass", "cannot be used with"),
-        ("--student bilstm --instances bilstm", "--instances: expected a pretrained encoder, found bilstm"),
+        ("--student bilstm --instances bilstm", "expected a pretrained encoder to make vectors of texts, found bilstm"),
     ] {
         let options =
             if options.contains("--weighting") { options.to_string() } else { format!("--weighting rl-1 {options}") };

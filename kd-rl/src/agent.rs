@@ -23,7 +23,7 @@ use crate::baseline::{Baseline, BaselineConfig};
 use crate::collapse::{Collapse, collapse};
 use crate::policy::{PolicyConfig, SelectionPolicy};
 use crate::reinforce::{entropy, log_prob, reinforce_loss};
-use crate::selection::{select, weights};
+use crate::selection::{Choice, select, weights};
 use crate::state::{Layout, Standardiser, ensure_finite};
 
 /// Settings of an [`Agent`].
@@ -236,9 +236,13 @@ impl Agent {
         for sample in 0..samples {
             let seed = mix(self.config.seed, sample as u64);
             let drawn = select(self.config.policy.choice, &probs, seed, number)?;
-            let found = weights(&drawn, &probs)?;
-            empty += found.empty;
-            of_samples.push(found.weights);
+            if let Choice::Weights { .. } = self.config.policy.choice {
+                of_samples.push(drawn.clone());
+            } else {
+                let found = weights(&drawn, &probs)?;
+                empty += found.empty;
+                of_samples.push(found.weights);
+            }
             actions.push(drawn);
         }
         let mean = if samples == 1 { of_samples[0].clone() } else { Tensor::stack(&of_samples, 0)?.mean(0)? };

@@ -11,7 +11,7 @@
 //! | module          | what                                                                                         |
 //! |-----------------|----------------------------------------------------------------------------------------------|
 //! | [`state`]       | what a policy sees of a row, standardised                                                    |
-//! | [`policy`]      | probabilities from states: linear or one hidden layer, joint or per teacher, subset or one   |
+//! | [`policy`]      | probabilities from states: linear or one hidden layer, joint or per teacher; subset, one or weights |
 //! | [`selection`]   | seeded draws, and the weights they mean                                                      |
 //! | [`reward`]      | three rewards from losses, and the rows they are held out on                                 |
 //! | [`baseline`]    | what a reward is compared with                                                               |

@@ -9,6 +9,7 @@
 //! |----------------------|-----------------------------------------------------|
 //! | [`Choice::Subset`]   | `p_k = ε + (1 - 2ε) · σ(z_k)`, each teacher for itself |
 //! | [`Choice::One`]      | `p_k = ε + (1 - Kε) · softmax(z)_k`, weights that sum to 1 |
+//! | [`Choice::Weights`]  | the same, as the weights that those of a row are drawn around |
 //!
 //! The floor `ε` keeps every probability in `[ε, 1 - ε]`, since a saturated unit neither explores nor recovers; `ε = 0` is
 //! the plain form. In [`Scope::Joint`] every teacher's unit sees the whole state, so a teacher can be judged by what the others
@@ -68,7 +69,7 @@ pub struct PolicyConfig {
     pub choice: Choice,
     /// `ε` above.
     pub floor: f64,
-    /// Probability of every teacher in every state at the start. No effect with [`Choice::One`], where it is 1/K.
+    /// Probability of every teacher in every state at the start. No effect but with [`Choice::Subset`]: else it is 1/K.
     pub start: f64,
 }
 
@@ -100,7 +101,8 @@ impl SelectionPolicy {
         if features == 0 || teachers == 0 {
             bail!("a selection policy needs features and teachers, found {features} features and {teachers} teachers");
         }
-        let below = if config.choice == Choice::One { (1.0 / teachers as f64).min(0.5) } else { 0.5 };
+        let is_subset = config.choice == Choice::Subset;
+        let below = if is_subset { 0.5 } else { (1.0 / teachers as f64).min(0.5) };
         if !(0.0..below).contains(&config.floor) {
             bail!("`floor`: expected a number in [0, {below}), found {}", config.floor);
         }
@@ -112,7 +114,12 @@ impl SelectionPolicy {
         if config.form == (Form::Mlp { hidden: 0 }) {
             bail!("`hidden`: expected at least 1 unit, found 0");
         }
-        let bias = if config.choice == Choice::One { 0.0 } else { (start / (1.0 - start)).ln() };
+        if let Choice::Weights { deviation } = config.choice
+            && !(deviation.is_finite() && deviation > 0.0)
+        {
+            bail!("`deviation`: expected a finite number above 0, found {deviation}");
+        }
+        let bias = if is_subset { (start / (1.0 - start)).ln() } else { 0.0 };
         let unit = |features, out, vb| Unit::new(features, out, bias, config.form, vb);
         let units = match config.scope {
             Scope::Joint => vec![unit(features, teachers, vb)?],
@@ -127,7 +134,7 @@ impl SelectionPolicy {
     ///
     /// # Shapes
     /// - `states`: `(rows, features)` float; it is detached, the policy does not train what made it
-    /// - returns `(rows, teachers)`, differentiable in the policy's variables; rows of [`Choice::One`] sum to 1 and may be
+    /// - returns `(rows, teachers)`, differentiable in the policy's variables; rows sum to 1 but for [`Choice::Subset`] and may be
     ///   used as weights as they are
     ///
     /// # Errors
@@ -158,15 +165,15 @@ impl SelectionPolicy {
         match self.config.choice {
             // The hyperbolic tangent does not overflow where exp(-logit) would.
             Choice::Subset => (logits * 0.5)?.tanh()?.affine(0.5 - floor, 0.5),
-            Choice::One => ops::softmax(&logits)?.affine(1.0 - teachers as f64 * floor, floor),
+            Choice::One | Choice::Weights { .. } => ops::softmax(&logits)?.affine(1.0 - teachers as f64 * floor, floor),
         }
     }
 
-    /// The least and the largest probability that it can give: `[ε, 1 - ε]`, for one of K teachers `[ε, 1 - (K - 1) ε]`.
+    /// The least and the largest probability that it can give: `[ε, 1 - ε]`, else `[ε, 1 - (K - 1) ε]` of K teachers.
     pub fn bounds(&self) -> [f64; 2] {
         let others = match self.config.choice {
             Choice::Subset => 1.0,
-            Choice::One => self.layout.teachers as f64 - 1.0,
+            Choice::One | Choice::Weights { .. } => self.layout.teachers as f64 - 1.0,
         };
         [self.config.floor, 1.0 - others * self.config.floor]
     }
@@ -314,6 +321,8 @@ mod tests {
         let floor = |floor| make(LAYOUT, PolicyConfig { floor, ..default });
         assert!(floor(0.5).contains("expected a number in [0, 0.5), found 0.5"));
         assert!(floor(f64::NAN).contains("found NaN"));
+        let weights = PolicyConfig { choice: Choice::Weights { deviation: 0.0 }, ..default };
+        assert!(make(LAYOUT, weights).contains("`deviation`: expected a finite number above 0, found 0"));
         let one = PolicyConfig { choice: Choice::One, floor: 0.3, ..default };
         assert!(make(Layout { teachers: 4, ..LAYOUT }, one).contains("expected a number in [0, 0.25), found 0.3"));
         assert!(make(LAYOUT, PolicyConfig { start: 0.05, ..default }).contains("`start`: expected a number between"));

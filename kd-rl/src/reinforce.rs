@@ -8,10 +8,12 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use crate::selection::Choice;
 
-/// `log π(a)` of each row: of a subset `Σ_k log (p_k if a_k = 1, else 1 - p_k)`, of one teacher `log p_k` of the one chosen.
+/// `log π(a)` of each row: of a subset `Σ_k log (p_k if a_k = 1, else 1 - p_k)`, of one teacher `log p_k` of the one chosen,
+/// of weights `-Σ_k (d_k - mean d)² / 2σ²`, `d_k = ln (a_k / p_k)`, the logarithm of their density but for what does not depend on
+/// the policy.
 ///
 /// # Shapes
-/// - `probs`: `(rows, teachers)` float in `[0, 1]`, with the policy's graph; `actions`: the same, of 0 and 1
+/// - `probs`: `(rows, teachers)` float in `[0, 1]`, with the policy's graph; `actions`: the same, of 0 and 1 or weights above 0
 /// - returns `(rows,)`, differentiable in `probs` only
 ///
 /// # Errors
@@ -31,11 +33,17 @@ pub fn log_prob(choice: Choice, probs: &Tensor, actions: &Tensor) -> Result<Tens
         bail!("expected actions of shape {:?} with teachers, found {:?}", probs.dims(), actions.dims());
     }
     let actions = actions.detach().to_dtype(probs.dtype())?;
-    let chosen = (&actions * probs)?;
     match choice {
         // One logarithm of the probability of what was done: a sum over both cases would be 0 · ln 0 at p = 0 or 1.
-        Choice::Subset => (chosen + (actions.affine(-1.0, 1.0)? * probs.affine(-1.0, 1.0)?)?)?.log()?.sum(1),
-        Choice::One => chosen.sum(1)?.log(),
+        Choice::Subset => {
+            ((&actions * probs)? + (actions.affine(-1.0, 1.0)? * probs.affine(-1.0, 1.0)?)?)?.log()?.sum(1)
+        }
+        Choice::One => (&actions * probs)?.sum(1)?.log(),
+        Choice::Weights { deviation } => {
+            let apart = (actions.log()? - probs.log()?)?;
+            let apart = apart.broadcast_sub(&apart.mean_keepdim(1)?)?;
+            apart.sqr()?.sum(1)?.affine(-0.5 / (deviation * deviation), 0.0)
+        }
     }
 }
 
@@ -70,7 +78,7 @@ pub fn reinforce_loss(log_prob: &Tensor, advantages: &Tensor) -> Result<Tensor> 
 }
 
 /// Entropy of the policy in each row, in nats: of a subset the sum over teachers, from 0 to `K ln 2`; of one teacher from 0 to
-/// `ln K`. Subtracted from the loss it keeps a policy from growing sure before it knows (Williams & Peng 1991).
+/// `ln K`, and so of the weights that others are drawn around, how even they are. Subtracted from the loss it keeps a policy from growing sure before it knows (Williams & Peng 1991).
 ///
 /// # Shapes
 /// - `probs`: `(rows, teachers)` float in `[0, 1]`; returns `(rows,)`, differentiable
@@ -95,7 +103,7 @@ pub fn entropy(choice: Choice, probs: &Tensor) -> Result<Tensor> {
     };
     match choice {
         Choice::Subset => (part(probs)? + part(&probs.affine(-1.0, 1.0)?)?)?.neg(),
-        Choice::One => part(probs)?.neg(),
+        Choice::One | Choice::Weights { .. } => part(probs)?.neg(),
     }
 }
 
@@ -126,7 +134,11 @@ mod tests {
     fn gradients_match_finite_differences() {
         let probs = Tensor::new(&[[0.3f64, 0.6], [0.5, 0.9]], &Device::Cpu).unwrap();
         let advantages = Tensor::new(&[1.5f64, -0.5], &Device::Cpu).unwrap();
-        for (choice, actions) in [(Choice::Subset, [[1f64, 0.], [1., 1.]]), (Choice::One, [[1., 0.], [0., 1.]])] {
+        for (choice, actions) in [
+            (Choice::Subset, [[1f64, 0.], [1., 1.]]),
+            (Choice::One, [[1., 0.], [0., 1.]]),
+            (Choice::Weights { deviation: 0.7 }, [[0.8, 0.2], [0.4, 0.6]]),
+        ] {
             let actions = Tensor::new(&actions, &Device::Cpu).unwrap();
             let loss = |probs: &Tensor| reinforce_loss(&log_prob(choice, probs, &actions)?, &advantages);
             check_gradient(loss, &probs, 1e-6).unwrap();

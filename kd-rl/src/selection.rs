@@ -8,7 +8,7 @@ use kd_core::variables::mix;
 use serde::{Deserialize, Serialize};
 
 /// How many teachers a policy chooses for a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Choice {
     /// Any set of them: an action of 0 or 1 for each, drawn apart (Yuan et al. 2021).
@@ -16,6 +16,12 @@ pub enum Choice {
     Subset,
     /// One of them: probabilities of a row sum to 1, and so do its actions.
     One,
+    /// All of them by weights that sum to 1, drawn around those of the policy: `w = softmax(ln p + σ ε)` with `ε` normal, the
+    /// logistic-normal distribution (Aitchison & Shen 1980). A row's actions are the weights.
+    Weights {
+        /// `σ`, in nats, > 0.
+        deviation: f64,
+    },
 }
 
 /// A number in `[0, 1)` that depends on the three arguments alone.
@@ -24,14 +30,21 @@ pub fn uniform(seed: u64, number: usize, index: usize) -> f64 {
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Draws the actions of batch `number`: of every row and teacher, 1 for chosen and 0 for not.
+/// A normal number of mean 0 and variance 1 that depends on the three arguments alone (Box & Muller 1958).
+fn normal(seed: u64, number: usize, index: usize) -> f64 {
+    let radius = (-2.0 * (1.0 - uniform(seed, number, 2 * index)).ln()).sqrt();
+    radius * (std::f64::consts::TAU * uniform(seed, number, 2 * index + 1)).cos()
+}
+
+/// Draws the actions of batch `number`: of every row and teacher, 1 for chosen and 0 for not, or its weight.
 ///
 /// # Shapes
-/// - `probs`: `(rows, teachers)` float in `[0, 1]`; for [`Choice::One`] each row sums to 1
-/// - returns `(rows, teachers)` of 0 and 1, dtype and device of `probs`, without a graph
+/// - `probs`: `(rows, teachers)` float in `[0, 1]`; each row sums to 1, but for [`Choice::Subset`]; above 0 for
+///   [`Choice::Weights`]
+/// - returns `(rows, teachers)` of 0 and 1, of weights for [`Choice::Weights`], dtype and device of `probs`, without a graph
 ///
 /// # Errors
-/// If there are no teachers, a probability is not a number in `[0, 1]`, or a row of [`Choice::One`] does not sum to 1
+/// If there are no teachers, a probability is not a number in `[0, 1]`, or a row that should does not sum to 1
 /// within 1e-3; the message names the place.
 ///
 /// ```
@@ -56,11 +69,20 @@ pub fn select(choice: Choice, probs: &Tensor, seed: u64, number: usize) -> Resul
             Choice::Subset => actions.extend(probs.iter().enumerate().map(|(teacher_idx, &prob)| {
                 f64::from(u8::from(uniform(seed, number, row * teachers + teacher_idx) < prob))
             })),
-            Choice::One => {
-                let sum: f64 = probs.iter().sum();
-                if (sum - 1.0).abs() > 1e-3 {
-                    bail!("row {row}: expected probabilities that sum to 1, found a sum of {sum}");
+            Choice::Weights { deviation } => {
+                sum_of(row, probs)?;
+                if let Some(idx) = probs.iter().position(|&prob| prob == 0.0) {
+                    bail!("row {row}, teacher {idx}: expected a weight above 0 to draw around, found 0");
                 }
+                let noise = |idx| deviation * normal(seed, number, row * teachers + idx);
+                let logits: Vec<f64> = probs.iter().enumerate().map(|(idx, prob)| prob.ln() + noise(idx)).collect();
+                let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let exps: Vec<f64> = logits.into_iter().map(|logit| (logit - largest).exp()).collect();
+                let sum: f64 = exps.iter().sum();
+                actions.extend(exps.into_iter().map(|exp| exp / sum));
+            }
+            Choice::One => {
+                let sum = sum_of(row, probs)?;
                 let draw = uniform(seed, number, row) * sum;
                 let ends = probs.iter().scan(0.0, |end, prob| {
                     *end += prob;
@@ -74,6 +96,15 @@ pub fn select(choice: Choice, probs: &Tensor, seed: u64, number: usize) -> Resul
         }
     }
     place(actions, probs)
+}
+
+/// The sum of a row of probabilities, which is 1 but for rounding.
+fn sum_of(row: usize, probs: &[f64]) -> Result<f64> {
+    let sum: f64 = probs.iter().sum();
+    if (sum - 1.0).abs() > 1e-3 {
+        bail!("row {row}: expected probabilities that sum to 1, found a sum of {sum}");
+    }
+    Ok(sum)
 }
 
 /// Teacher weights, and how they came about.
@@ -160,6 +191,24 @@ mod tests {
                 assert!(sums.iter().all(|&sum| sum == 1.0));
             }
         }
+    }
+
+    #[test]
+    fn weights_are_drawn_around_those_of_the_policy() {
+        // ln(w_1 / w_0) is normal around ln(p_1 / p_0) = ln 3 with the variance σ² + σ².
+        let (rows, deviation) = (40_000, 0.5);
+        let probs = Tensor::new(&[[0.25f64, 0.75]], &Device::Cpu).unwrap().repeat((rows, 1)).unwrap();
+        let drawn = select(Choice::Weights { deviation }, &probs, 5, 0).unwrap().to_vec2::<f64>().unwrap();
+        assert!(drawn.iter().all(|row| (row[0] + row[1] - 1.0).abs() < 1e-12));
+        let ratios: Vec<f64> = drawn.iter().map(|row| (row[1] / row[0]).ln()).collect();
+        let mean = ratios.iter().sum::<f64>() / rows as f64;
+        let variance = ratios.iter().map(|ratio| (ratio - mean).powi(2)).sum::<f64>() / rows as f64;
+        // Four standard errors: √(0.5 / rows) of the mean, √(2 / rows) · 0.5 of the variance.
+        assert!((mean - 3f64.ln()).abs() < 4.0 * (0.5 / rows as f64).sqrt(), "{mean}");
+        assert!((variance - 0.5).abs() < 4.0 * 0.5 * (2.0 / rows as f64).sqrt(), "{variance}");
+        let zero = Tensor::new(&[[0f64, 1.0]], &Device::Cpu).unwrap();
+        let message = select(Choice::Weights { deviation }, &zero, 5, 0).unwrap_err().to_string();
+        assert!(message.contains("row 0, teacher 0: expected a weight above 0"), "{message}");
     }
 
     #[test]

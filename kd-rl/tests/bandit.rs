@@ -81,6 +81,21 @@ fn a_policy_of_one_finds_the_best_arm() {
 }
 
 #[test]
+fn a_policy_of_weights_gives_the_helpful_teacher_the_most() {
+    // The reward is the first teacher's weight less the second's, an offset of -3 and noise in ±1. 20 seeds.
+    let policy = PolicyConfig { choice: Choice::Weights { deviation: 0.5 }, ..PolicyConfig::default() };
+    for seed in 0..20 {
+        let mut agent = agent(AgentConfig { policy, lr: 0.03, seed, ..AgentConfig::default() });
+        let selection = agent.choose(&states(seed, 0), 0).unwrap();
+        assert_eq!(selection.weights.to_vec2::<f64>().unwrap(), selection.actions.to_vec2::<f64>().unwrap());
+        play(&mut agent, 0..400, |a, noise| a[0] - a[1] - 3.0 + noise).unwrap();
+        let found = probabilities(&agent);
+        assert!((found.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+        assert!(found[0] > 0.5 && found[0] > found[2] && found[2] > found[1], "seed {seed}: {found:?}");
+    }
+}
+
+#[test]
 fn a_policy_that_is_sure_of_one_teacher_is_saturated() {
     let policy = PolicyConfig { choice: Choice::One, ..PolicyConfig::default() };
     let mut agent = agent(AgentConfig { policy, lr: 0.1, ..AgentConfig::default() });

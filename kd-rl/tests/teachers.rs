@@ -326,7 +326,7 @@ fn at_the_end_of_a_pass_the_policy_learns_from_all_of_it() {
     let sgd = OptimizerConfig::Sgd(SgdConfig { weight_decay: 0.0, ..SgdConfig::with_lr(5.0) });
     let batches = lesson(4, 3, expert, 0.3);
     for ends in [5, 7] {
-        let trainer = Trainer::new(&student, &variables, &objective, TrainerConfig::new(ends, sgd.clone())).unwrap();
+        let trainer = Trainer::new(&student, &variables, &objective, TrainerConfig::new(ends, sgd)).unwrap();
         let mut listen = |_: &Report| std::ops::ControlFlow::Continue(());
         trainer.with_weighting(&mut policy).fit(&batches, None, &mut listen).unwrap();
         policy.end_pass(ends - 1).unwrap();

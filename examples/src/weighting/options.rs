@@ -25,7 +25,7 @@ pub struct PolicyOptions {
     /// What decides about a teacher: everything, or the instance and what that teacher said
     #[arg(long, value_enum, default_value_t = ScopeChoice::Joint)]
     pub policy_scope: ScopeChoice,
-    /// Any number of teachers on a row, or one
+    /// Any number of teachers on a row, one, or all by weights that are drawn around the policy's
     #[arg(long, value_enum, default_value_t = ChoiceChoice::Subset)]
     pub policy_choice: ChoiceChoice,
     /// What rewards are compared with
@@ -86,6 +86,8 @@ pub enum ChoiceChoice {
     Subset,
     /// One
     One,
+    /// All, by weights that vary by half a nat around the policy's
+    Weights,
 }
 
 /// See [`BaselineConfig`].
@@ -130,6 +132,7 @@ impl PolicyOptions {
             choice: match self.policy_choice {
                 ChoiceChoice::Subset => Choice::Subset,
                 ChoiceChoice::One => Choice::One,
+                ChoiceChoice::Weights => Choice::Weights { deviation: 0.5 },
             },
             floor: self.policy_floor,
             start: self.policy_start,

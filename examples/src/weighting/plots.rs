@@ -31,7 +31,7 @@ pub fn draw(folder: &Path, name: &str, teachers: &[String], records: &[Record]) 
     if passes == 0 {
         return Ok(());
     }
-    let what = if records[0].passes[0].probs.is_empty() { "mean weight" } else { "probability of being chosen" };
+    let what = if records[0].passes[0].probs.is_empty() { "mean weight" } else { "the policy's probability" };
     let of_teacher = |teacher: usize, points: Vec<(f64, f64, f64)>| Curve { name: teachers[teacher].clone(), points };
     let over_time = (0..teachers.len()).map(|teacher| {
         let mean = |pass: &Pass| chosen(pass).iter().map(|group| group[teacher]).sum::<f64>() / GROUPS as f64;

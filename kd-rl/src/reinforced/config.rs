@@ -38,7 +38,7 @@ pub enum Timing {
     NextBatch,
 }
 
-/// Settings of [`Reinforced`].
+/// Settings of [`Reinforced`](crate::reinforced::Reinforced).
 ///
 /// | field             | default      | range | purpose                                                        |
 /// |-------------------|--------------|-------|----------------------------------------------------------------|

@@ -71,6 +71,7 @@ pub fn enumerate(policy: PolicyConfig, config: BaselineConfig, samples: usize) -
     let kinds: Vec<usize> = match choice {
         Choice::Subset => (0..4).collect(),
         Choice::One => vec![1, 2],
+        Choice::Weights { .. } => candle_core::bail!("weights cannot be enumerated"),
     };
     let probs: Vec<Vec<f64>> = policy.probabilities(&states)?.to_vec2()?;
     let (mut mean, mut squares): (Vec<f64>, Vec<f64>) = (vec![], vec![]);
@@ -143,6 +144,6 @@ fn likelihood(choice: Choice, probs: &[f64], kind: usize) -> f64 {
             let of = |a: f64, p: f64| if a == 1.0 { p } else { 1.0 - p };
             actions(kind).iter().zip(probs).map(|(&a, &p)| of(a, p)).product()
         }
-        Choice::One => probs[kind - 1],
+        Choice::One | Choice::Weights { .. } => probs[kind - 1],
     }
 }
