@@ -169,8 +169,8 @@ impl Model {
         }
     }
 
-    /// Writes the lines of the file that `features` are of with the configured fields of each answer behind them, its columns
-    /// parted by tabs; `reading` says how many there are.
+    /// Writes the lines of the file that `features` are of with the configured fields of each answer behind them, and their
+    /// names behind a header's, its columns parted by tabs; `reading` says how many there are.
     ///
     /// # Errors
     /// If a file cannot be read or written, or a field is not one of these answers.
@@ -192,6 +192,9 @@ impl Model {
         let mut out = String::new();
         if reading.header {
             out += &columns(0);
+            for field in &configuration.outputs.predict_fields {
+                out += &format!("\t{field}");
+            }
             out.push('\n');
         }
         for (example, (answer, &line)) in answers.iter().zip(&features.lines).enumerate() {

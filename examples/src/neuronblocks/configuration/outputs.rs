@@ -18,6 +18,16 @@ pub enum Field {
     ConfidenceOf(String),
 }
 
+impl std::fmt::Display for Field {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Prediction => f.write_str("prediction"),
+            Self::Confidence => f.write_str("confidence"),
+            Self::ConfidenceOf(class) => write!(f, "confidence@{class}"),
+        }
+    }
+}
+
 impl Field {
     fn parse(text: &str) -> Option<Self> {
         match text.split_once('@') {
