@@ -337,7 +337,7 @@ fn every_part_of_what_is_wrong_is_named() {
         ("--policy-floor 0.6", "`floor`: expected a number in [0, 0.5), found 0.6"),
         ("--seeds 1,1", "--seeds: expected each once, found 1 twice"),
         ("--update-every 2 --update-per-pass", "cannot be used with"),
-        ("--student bilstm --instances bilstm", "expected a pretrained encoder to make vectors of texts, found bilstm"),
+        ("--student bilstm --instances bilstm", "--instances: expected a pretrained encoder, found bilstm"),
     ] {
         let options =
             if options.contains("--weighting") { options.to_string() } else { format!("--weighting rl-1 {options}") };
