@@ -22,10 +22,14 @@ encoder=sentence-transformers/all-MiniLM-L6-v2
 tasks=()
 while [ $# -gt 0 ] && [ "$1" != -- ]; do tasks+=("$1") && shift; done
 [ $# -eq 0 ] || shift
+cd "$here/../.."
 
 case $student in
     [0-9]*-layers) who=(--student "$encoder" --layers "${student%-layers}") ;;
-    bilstm) who=(--student bilstm --vectors "${VECTORS:?a file of word vectors}") ;;
+    bilstm)
+        VECTORS=$(realpath "${VECTORS:?a file of word vectors}")
+        who=(--student bilstm --vectors "$VECTORS")
+        ;;
     *) usage ;;
 esac
 [ ${#tasks[@]} -gt 0 ] || tasks=(mrpc rte snli sst2)
@@ -48,7 +52,7 @@ for task in "${tasks[@]}"; do
         sst2)
             folder=glue/SST-2 epochs=4 limit=(--limit-train 10000)
             [ "$student" != bilstm ] ||
-                reader=(--student "$here/../../examples/models/word_classifier.json" --vectors "$VECTORS")
+                reader=(--student examples/models/word_classifier.json --vectors "$VECTORS")
             ;;
         *) usage ;;
     esac
