@@ -7,14 +7,15 @@
 # DATA as for results/teachers/make.sh, whose kept files teach; OUT gets every run and TABLE.md, TABLE.json, which come here. OPTIONs go to
 # tmkd, or mkdm (--seeds 1, --method gold,m-o-1, --plan), and replace what the table would have. A TABLE is
 #
-#   TASK           every method: sentences, mrpc, rte (five seeds), wikiqa, snli
+#   TASK           every method: sentences, mrpc, rte (five seeds), wikiqa, snli, query-passage
 #   TASK-depths    students of 1, 3 and 5 layers by labels alone, m-o-1, and tmkd where there is a first stage
 #   TASK-alphas    m-o-1 under 0.1 to 1.0 as the weight of the teachers
 #   mkdm           mrpc, rte and snli on one encoder, against a student each
 #
 # Teachers are three fine-tunings of e5-small where there are three (sentences, mrpc, rte, which have the first stage too), or one
-# fine-tuning of each of minilm-l6, e5-small, distilbert-cased; TASK-mixed is TASK with those. The student is the first layers,
-# three where nothing else is said, of all-MiniLM-L6-v2, from the hub's cache (HF_HOME).
+# fine-tuning of each of minilm-l6, e5-small, distilbert-cased; TASK-mixed is TASK with those. query-passage has NeuronBlocks' own
+# scores as one more. The student is the first layers, three where nothing else is said, of all-MiniLM-L6-v2, from the hub's cache
+# (HF_HOME). With TF32=1, on a GPU, products are made in TF32.
 set -euo pipefail
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; exit 2; }
@@ -47,12 +48,14 @@ folder_of() {
         rte) printf glue/RTE ;;
         sentences) printf squad-pairs/sentences ;;
         wikiqa | snli) printf '%s' "$1" ;;
+        query-passage) printf neuronblocks/text_matching ;;
         *) usage >&2 ;;
     esac
 }
 
 for table in "${tables[@]}"; do
-    what=() program=tmkd task=${table%%-*}
+    what=(${TF32:+--tf32}) program=tmkd task=${table%-mixed}
+    task=${task%-depths} task=${task%-alphas}
     if [ "$table" = mkdm ]; then
         program=mkdm
         for set in mrpc rte snli; do
@@ -61,7 +64,10 @@ for table in "${tables[@]}"; do
     else
         folder=$(folder_of "$task")
         teachers=("${mixed[@]}") stages=1
-        case $table in sentences* | mrpc | rte | mrpc-[!m]* | rte-[!m]*) teachers=("${rates[@]}") stages=2 ;; esac
+        case $table in
+            sentences* | mrpc | rte | mrpc-[!m]* | rte-[!m]*) teachers=("${rates[@]}") stages=2 ;;
+            query-passage*) teachers+=(neuronblocks) ;;
+        esac
         case $table in
             "$task" | "$task-mixed") ;;
             "$task-depths")
