@@ -34,6 +34,8 @@ struct Layer {
     hidden: usize,
     /// `(batch,)` u32
     lengths: Tensor,
+    /// `(batch, len, 1)` u8, 1 where a word stands; none if nothing is padding.
+    words: Option<Tensor>,
     /// Both directions one below the other, `(8 · hidden, input)`.
     ih: Tensor,
     /// `(2, 4 · hidden, hidden)`
@@ -55,6 +57,12 @@ impl Layer {
         let [ih, hh, bias_ih, bias_hh] = [0, 1, 2, 3]
             .map(|kind| Tensor::cat(&[weights[kind].detach(), weights[4 + kind].detach()], 0)?.contiguous());
         let hh = hh?;
+        let words = if lengths.iter().all(|&length| length == len) {
+            None
+        } else {
+            let words = lengths.iter().flat_map(|&length| (0..len).map(move |at| u8::from(at < length)));
+            Some(Tensor::from_vec(words.collect::<Vec<u8>>(), (batch, len, 1), xs.device())?)
+        };
         let lengths: Vec<u32> = lengths.iter().map(|&length| length as u32).collect();
         Ok(Self {
             batch,
@@ -62,6 +70,7 @@ impl Layer {
             input,
             hidden: hh.dim(1)?,
             lengths: Tensor::from_vec(lengths, batch, xs.device())?,
+            words,
             ih: ih?,
             hh,
             bias: (wide_weight(&bias_ih?, xs.dtype())? + wide_weight(&bias_hh?, xs.dtype())?)?,
@@ -74,6 +83,15 @@ impl Layer {
 
     fn projection(&self) -> Map {
         Map { rows: self.batch * self.len, width: self.input, out: 2 * GATES * self.hidden }
+    }
+
+    /// `xs` with zeros at padding: of what stands there the gradient is 0, and 0 times NaN would be NaN.
+    fn without_padding(&self, xs: &Tensor) -> Result<Tensor> {
+        let xs = xs.detach();
+        match &self.words {
+            Some(words) => words.broadcast_as(xs.shape())?.where_cond(&xs, &xs.zeros_like()?),
+            None => Ok(xs),
+        }
     }
 
     fn finish<'a>(&self, launch: Launch<'a>, step: usize) -> Result<()> {
@@ -144,7 +162,7 @@ impl Layer {
             }
         }
         if ties.wants(0) || ties.wants(4) {
-            let d_ih = self.projection().weight_gradient(&d_projected, xs)?;
+            let d_ih = self.projection().weight_gradient(&d_projected, &self.without_padding(xs)?)?;
             for direction in 0..2 {
                 let part = || d_ih.narrow(0, direction * GATES * hidden, GATES * hidden);
                 ties.give(4 * direction, || part()?.to_dtype(dtypes[4 * direction]))?;

@@ -9,7 +9,7 @@
 template <class F> __device__ double log_sum(int count, F at) {
     double max = nothing(0.0), sum = 0;
     for (int i = 0; i < count; i++) max = larger(max, at(i));
-    if (max == nothing(0.0)) return max;
+    if (max == nothing(0.0)) max = 0; // Of impossible values alone the sum is 0, with a NaN among them NaN.
     for (int i = 0; i < count; i++) sum += exponential(at(i) - max);
     return max + logarithm(sum);
 }
