@@ -202,7 +202,7 @@ fn every_method_runs_once_in_two_stages_and_a_second_time_not_at_all() {
     }
 
     let before = files(&room.path("out"));
-    let mut command = room.command("out", "--epochs 10 --stage1-epochs 4 --latency-seconds 0.01");
+    let mut command = room.command("out", "--epochs 10 --stage1-epochs 4 --latency-seconds 0.01 --latency-device cpu");
     command.args(room.stage_1()).arg("--teacher-encoder").arg(checkpoint("bert"));
     let said = success(command);
     assert!(!said.contains("steps in"), "trained again: {said}");

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use candle_core::Device;
 use clap::Parser;
+use examples::device::DeviceChoice;
 use examples::multi_teacher::speed::Speed;
 use examples::multi_teacher::summary::{self, Row};
 use examples::multi_teacher::{
@@ -64,6 +65,9 @@ struct Args {
     /// Seconds for each measurement of speed; 0 measures none
     #[arg(long, default_value_t = 2.0)]
     latency_seconds: f64,
+    /// Where speed is measured: auto, cpu, cuda or cuda:N; where students are trained without it
+    #[arg(long)]
+    latency_device: Option<DeviceChoice>,
     /// Encoder whose size and speed are a teacher's: a hub id or a folder
     #[arg(long)]
     teacher_encoder: Option<String>,
@@ -127,8 +131,10 @@ fn main() -> Result<()> {
     let mut rows = comparison.rows()?;
     summary::compare(&mut rows, &taught.set);
     if args.latency_seconds > 0.0 {
-        comparison.time(&mut rows, &folder("speed")?, args.latency_seconds)?;
-        args.time_teachers(&mut rows, taught.set.classes.len(), &settings, &folder("speed")?, &device)?;
+        let (speeds, on) = (folder("speed")?, args.latency_device.map(DeviceChoice::open).transpose()?);
+        let on = on.as_ref().unwrap_or(&device);
+        comparison.time(&mut rows, &speeds, args.latency_seconds, on)?;
+        args.time_teachers(&mut rows, taught.set.classes.len(), &settings, &speeds, on)?;
     }
     let mut title =
         format!("{}. Updates of every student: {steps}. Seeds: {:?}.", taught.set.roles(), args.training.seeds);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use anyhow::{Context, Result};
+use candle_core::Device;
 use serde_json::Value;
 
 use super::experiment::{Experiment, Record, Run};
@@ -164,16 +165,16 @@ impl Comparison<'_> {
         Ok(row)
     }
 
-    /// Times a student of each depth, with the most heads that one has, and enters it in its rows.
+    /// Times a student of each depth on `device`, with the most heads that one has, and enters it in its rows.
     ///
     /// # Errors
     /// As [`Speed::of`].
-    pub fn time(&self, rows: &mut [Row], results: &super::Results, seconds: f64) -> Result<()> {
+    pub fn time(&self, rows: &mut [Row], results: &super::Results, seconds: f64, device: &Device) -> Result<()> {
         for experiment in &self.experiments {
             let heads = 1 + experiment.taught.teachers.len();
             let (pupil, classes, settings) =
                 (&experiment.pupil, experiment.taught.set.classes.len(), experiment.settings);
-            let speed = Speed::of(pupil, heads, classes, settings, results, seconds, experiment.device)?;
+            let speed = Speed::of(pupil, heads, classes, settings, results, seconds, device)?;
             for row in rows.iter_mut().filter(|row| row.student == Some(pupil.name())) {
                 row.speed = Some(speed.clone());
             }
