@@ -14,6 +14,9 @@
 //!
 //! What is in the store is not asked again, so the same command goes on after Ctrl-C or a kill, which cost one batch at
 //! most. Several of these programs may fill one store at once.
+//!
+//! With --shard a machine has no more than its share of a table of columns in memory. It reads the whole table all the same, and a
+//! broken row of it, in whosever share, is an error everywhere, before the teacher is asked.
 
 use std::path::PathBuf;
 
@@ -127,8 +130,8 @@ fn main() -> Result<()> {
         Some(name) => Task::named(name)?,
         None => Task::of_columns("columns", Columns { second: args.second.clone(), ..Columns::text(&args.text) }),
     };
-    let files = args.data.iter().map(|path| read(&task, path)).collect::<Result<Vec<_>>>()?.concat();
-    let examples = args.share.select(&contents(&files));
+    let files = read(&task, &args.data, args.share)?;
+    let examples = contents(&files);
     let store = Store::open(&args.store)?;
     let mut outputs = match &args.import {
         Some(path) => {
