@@ -24,11 +24,11 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use examples::device::DeviceChoice;
 use examples::labelling::{AskedTeacher, Compute, Keep, Share, contents, label, read};
+use examples::model_files;
 use kd_data::columns::Columns;
 use kd_data::task::Task;
 use kd_data::teacher_outputs::import::{self, Numbers, ScoreColumns};
 use kd_data::teacher_outputs::{About, FloatType, Store, TeacherOutputs};
-use kd_teachers::hub::{FindOptions, HubEnvironment, ModelFiles};
 
 /// Keep a teacher's outputs for a data set in a store.
 #[derive(Debug, Parser)]
@@ -147,8 +147,7 @@ fn main() -> Result<()> {
             if examples.is_empty() {
                 bail!("--data: expected at least one example, found none");
             }
-            let options = FindOptions { pickle: args.pickle, ..FindOptions::default() };
-            let files = ModelFiles::find_with(&args.teacher, &args.revision, &HubEnvironment::from_env()?, &options)?;
+            let files = model_files::find(&args.teacher, &args.revision, args.pickle)?;
             let teacher = AskedTeacher::load(&files, args.max_len, args.compute, &args.keep(), &args.device.open()?)?;
             let mut about = teacher.about().clone();
             if let Some(classes) = &args.classes {
