@@ -3,6 +3,8 @@
 //! ```sh
 //! kd-label --teacher out/mrpc/lr-2e-5 --task mrpc --data glue/MRPC --store outputs
 //! kd-label --teacher textattack/bert-base-uncased-SST-2 --data tweets.jsonl --text body --store outputs --compute bf16
+//! # DeBERTa-v2 and v3, ModernBERT: logits only, in f32.
+//! cargo run --release --features candle-transformers --bin kd-label -- --teacher out/modernbert --task sst2 ...
 //! # On many machines: part i of n, then copy the files of one teacher into one folder.
 //! kd-label ... --shard $SLURM_ARRAY_TASK_ID/64      # Slurm, array 0-63
 //! kd-label ... --shard $JOB_COMPLETION_INDEX/64     # Kubernetes, an indexed job
