@@ -77,7 +77,7 @@ fn pickled_weights_want_a_flag() {
     }
     std::fs::write(folder.path().join("pytorch_model.bin"), "").unwrap();
     let (data, model) = (rte(folder.path()), folder.path().display().to_string());
-    let message = failure(&model, &data, &folder.path().join("out"), "--task rte");
+    let message = failure(&model, &data, &folder.path().join("out"), "--task rte --lr 1e-3");
     assert!(message.contains("there are only pickled weights, pytorch_model.bin: "), "{message}");
     assert!(message.contains("or allow them with --pickle") && !message.contains("FindOptions"), "{message}");
 }

@@ -267,6 +267,29 @@ fn weights_and_depths_are_swept_and_what_does_not_depend_on_them_is_made_once() 
 }
 
 #[test]
+fn every_divergence_draws_heads_to_their_teachers() {
+    let room = Room::new();
+    for soft in ["kl", "reverse-kl", "jensen-shannon"] {
+        let options = format!("--method gold,m-o-1 --alpha 0.9 --epochs 8 --soft {soft} --temperature 2 --keep last");
+        room.run(soft, &options);
+        let rows = room.rows(soft);
+        // The teachers are right about most examples, and the student learns of them what it learns of the labels.
+        assert!(accuracy(row(&rows, "m-o-1")) > 0.6, "{soft}: {rows:?}");
+        let key = soft.replace('-', "_");
+        for record in records(&room.path(soft).join("runs")) {
+            assert_eq!(record["decides"]["settings"]["soft"][&key]["temperature"], 2.0, "{record}");
+        }
+    }
+    let answers = |soft: &str| -> Vec<Vec<u8>> {
+        let runs = files(&room.path(soft).join("runs")).into_iter();
+        runs.filter(|(path, _)| path.extension().is_some_and(|end| end == "answers")).map(|(_, bytes)| bytes).collect()
+    };
+    for other in ["reverse-kl", "jensen-shannon"] {
+        assert!(answers("kl").iter().zip(answers(other)).any(|(a, b)| *a != b), "kl and {other} taught the same");
+    }
+}
+
+#[test]
 fn a_bilstm_learns_pairs_and_keeps_no_head_of_other_teachers() {
     let room = Room::new();
     let vectors = room.path("vectors.txt");
@@ -310,6 +333,7 @@ fn every_part_of_what_is_wrong_is_named() {
         ("--hold-out 1", "--hold-out: expected a share from 0 to below 1, found 1"),
         ("--best-teacher four", "--best-teacher: expected one of one, two, three, found `four`"),
         ("--checkpoint-every 0", "--checkpoint-every: expected at least 1, found 0"),
+        ("--temperature 0", "--temperature: expected a number above 0, found 0"),
     ] {
         let message = room.failure(options);
         assert!(message.contains(expected), "{options}: {message}");
