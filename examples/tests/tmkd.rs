@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use candle_core::Device;
 use kd_core::model::{Mode, Student};
 use kd_core::ops::packed::Precision;
+use kd_core::trainer::Saved;
 use kd_data::encode::{Encode, EncodedTexts, WordPieces};
 use kd_students::bundle::PairBundle;
 use kd_students::split_words;
@@ -287,6 +288,32 @@ fn every_divergence_draws_heads_to_their_teachers() {
     for other in ["reverse-kl", "jensen-shannon"] {
         assert!(answers("kl").iter().zip(answers(other)).any(|(a, b)| *a != b), "kl and {other} taught the same");
     }
+}
+
+#[test]
+fn the_plan_of_a_run_that_was_killed_is_what_is_left_of_it() {
+    let room = Room::new();
+    // 80 of 100 examples are learned, in 10 steps an epoch.
+    let options = "--method gold --epochs 400 --checkpoint-every 20";
+    let mut child = room.command("out", options).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let checkpoint = || {
+        let runs = std::fs::read_dir(room.path("out/runs")).ok()?;
+        runs.filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| path.extension().is_some_and(|end| end == "checkpoint"))
+    };
+    while checkpoint().is_none() {
+        assert!(child.try_wait().unwrap().is_none(), "it was done before it was killed");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let made = Saved::read(&checkpoint().unwrap()).unwrap().step;
+    assert!(made >= 20 && made.is_multiple_of(20), "{made}");
+    let plan = room.run("out", &format!("{options} --plan"));
+    let cells: Vec<&str> = plan.lines().find(|line| line.contains("begun")).unwrap().split_whitespace().collect();
+    let left = (4000 - made).to_string();
+    assert!(cells.windows(3).any(|cells| cells == ["begun", "4000", left.as_str()]), "{plan}");
+    assert!(plan.contains("1 of 1 runs left"), "{plan}");
 }
 
 #[test]
