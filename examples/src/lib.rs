@@ -8,6 +8,7 @@ pub mod folder;
 pub mod intents;
 pub mod interrupt;
 pub mod labelling;
+pub mod model_files;
 pub mod multi_teacher;
 pub mod neuronblocks;
 pub mod plot;

@@ -69,6 +69,19 @@ fn failure(model: &str, data: &Path, out: &Path, options: &str) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+#[test]
+fn pickled_weights_want_a_flag() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "tokenizer.json"] {
+        std::fs::copy(checkpoint("bert").join(file), folder.path().join(file)).unwrap();
+    }
+    std::fs::write(folder.path().join("pytorch_model.bin"), "").unwrap();
+    let (data, model) = (rte(folder.path()), folder.path().display().to_string());
+    let message = failure(&model, &data, &folder.path().join("out"), "--task rte --lr 1e-3");
+    assert!(message.contains("there are only pickled weights, pytorch_model.bin: "), "{message}");
+    assert!(message.contains("or allow them with --pickle") && !message.contains("FindOptions"), "{message}");
+}
+
 fn report(out: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(out.join("report.json")).unwrap()).unwrap()
 }

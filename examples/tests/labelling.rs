@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use candle_core::{DType, Device};
-use examples::labelling::{AskedTeacher, Compute, Keep, contents, label, padded_to, read};
+use examples::labelling::{AskedTeacher, Compute, Keep, Share, contents, label, padded_to, read};
 use kd_core::variables::Variables;
 use kd_data::encode::{Encode, EncodedWords, WordPieces};
 use kd_data::example::TextExample;
@@ -76,7 +76,7 @@ fn load(files: &ModelFiles, keep: &Keep) -> AskedTeacher {
 }
 
 fn sentences() -> Vec<Examples> {
-    read(&Task::named("wnut17").unwrap(), &file("wnut17.conll")).unwrap()
+    read(&Task::named("wnut17").unwrap(), &[file("wnut17.conll")], Share::ALL).unwrap()
 }
 
 fn close(a: &[Vec<f32>], b: &[Vec<f32>]) {

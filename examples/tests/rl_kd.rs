@@ -313,7 +313,8 @@ fn every_part_of_what_is_wrong_is_named() {
     for (options, expected) in [
         ("--weighting rl-4", "expected all, single or some of gold, uniform,"),
         ("--alpha 1", "--alpha: expected a weight above 0 and below 1, found 1"),
-        ("--soft logit-mse", "--soft: expected kl, under which teachers share a head"),
+        ("--soft logit-mse", "--soft: expected kl, under which teachers share a head, found logit-mse"),
+        ("--soft jensen-shannon", "--soft: expected kl, under which teachers share a head, found jensen-shannon"),
         ("--temperature 0", "--temperature: expected a number above 0, found 0"),
         ("--reward-least 80", "of 80 rows 80 would be held out"),
         ("--fit-share 1", "--fit-share: expected a share above 0 and below 1, found 1"),

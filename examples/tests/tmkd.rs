@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use candle_core::Device;
 use kd_core::model::{Mode, Student};
 use kd_core::ops::packed::Precision;
+use kd_core::trainer::Saved;
 use kd_data::encode::{Encode, EncodedTexts, WordPieces};
 use kd_students::bundle::PairBundle;
 use kd_students::split_words;
@@ -267,6 +268,55 @@ fn weights_and_depths_are_swept_and_what_does_not_depend_on_them_is_made_once() 
 }
 
 #[test]
+fn every_divergence_draws_heads_to_their_teachers() {
+    let room = Room::new();
+    for soft in ["kl", "reverse-kl", "jensen-shannon"] {
+        let options = format!("--method gold,m-o-1 --alpha 0.9 --epochs 8 --soft {soft} --temperature 2 --keep last");
+        room.run(soft, &options);
+        let rows = room.rows(soft);
+        // The teachers are right about most examples, and the student learns of them what it learns of the labels.
+        assert!(accuracy(row(&rows, "m-o-1")) > 0.6, "{soft}: {rows:?}");
+        let key = soft.replace('-', "_");
+        for record in records(&room.path(soft).join("runs")) {
+            assert_eq!(record["decides"]["settings"]["soft"][&key]["temperature"], 2.0, "{record}");
+        }
+    }
+    let answers = |soft: &str| -> Vec<Vec<u8>> {
+        let runs = files(&room.path(soft).join("runs")).into_iter();
+        runs.filter(|(path, _)| path.extension().is_some_and(|end| end == "answers")).map(|(_, bytes)| bytes).collect()
+    };
+    for other in ["reverse-kl", "jensen-shannon"] {
+        assert!(answers("kl").iter().zip(answers(other)).any(|(a, b)| *a != b), "kl and {other} taught the same");
+    }
+}
+
+#[test]
+fn the_plan_of_a_run_that_was_killed_is_what_is_left_of_it() {
+    let room = Room::new();
+    // 80 of 100 examples are learned, in 10 steps an epoch.
+    let options = "--method gold --epochs 400 --checkpoint-every 20";
+    let mut child = room.command("out", options).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let checkpoint = || {
+        let runs = std::fs::read_dir(room.path("out/runs")).ok()?;
+        runs.filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| path.extension().is_some_and(|end| end == "checkpoint"))
+    };
+    while checkpoint().is_none() {
+        assert!(child.try_wait().unwrap().is_none(), "it was done before it was killed");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let made = Saved::read(&checkpoint().unwrap()).unwrap().step;
+    assert!(made >= 20 && made.is_multiple_of(20), "{made}");
+    let plan = room.run("out", &format!("{options} --plan"));
+    let cells: Vec<&str> = plan.lines().find(|line| line.contains("begun")).unwrap().split_whitespace().collect();
+    let left = (4000 - made).to_string();
+    assert!(cells.windows(3).any(|cells| cells == ["begun", "4000", left.as_str()]), "{plan}");
+    assert!(plan.contains("1 of 1 runs left"), "{plan}");
+}
+
+#[test]
 fn a_bilstm_learns_pairs_and_keeps_no_head_of_other_teachers() {
     let room = Room::new();
     let vectors = room.path("vectors.txt");
@@ -310,6 +360,7 @@ fn every_part_of_what_is_wrong_is_named() {
         ("--hold-out 1", "--hold-out: expected a share from 0 to below 1, found 1"),
         ("--best-teacher four", "--best-teacher: expected one of one, two, three, found `four`"),
         ("--checkpoint-every 0", "--checkpoint-every: expected at least 1, found 0"),
+        ("--temperature 0", "--temperature: expected a number above 0, found 0"),
     ] {
         let message = room.failure(options);
         assert!(message.contains(expected), "{options}: {message}");

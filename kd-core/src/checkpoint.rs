@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
@@ -71,15 +71,40 @@ pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>, state: &impl Serial
 pub fn load<State: DeserializeOwned>(path: &Path) -> Result<(BTreeMap<String, Tensor>, State)> {
     let bytes = fs::read(path).map_err(Error::io(path))?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| wrong(path, error.to_string()))?;
-    let state = header
-        .metadata()
-        .as_ref()
-        .and_then(|metadata| metadata.get("state"))
-        .ok_or_else(|| wrong(path, "expected a `state` in the metadata, found none".to_string()))?;
-    let state = serde_json::from_str(state).map_err(|error| wrong(path, format!("state: {error}")))?;
+    let state = state_of(path, header.metadata().as_ref())?;
     let tensors =
         candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|error| wrong(path, error.to_string()))?;
     Ok((tensors.into_iter().collect(), state))
+}
+
+/// Reads the state that [`save`] wrote and none of the tensors: of gigabytes the first kilobytes.
+///
+/// # Errors
+/// If the file is missing or begins like no checkpoint, or its state is not a `State`.
+pub fn load_state<State: DeserializeOwned>(path: &Path) -> Result<State> {
+    #[derive(serde::Deserialize)]
+    struct Header {
+        #[serde(rename = "__metadata__")]
+        metadata: Option<HashMap<String, String>>,
+    }
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let mut len = [0; 8];
+    file.read_exact(&mut len).map_err(Error::io(path))?;
+    let mut header = Vec::new();
+    let len = u64::from_le_bytes(len);
+    file.take(len).read_to_end(&mut header).map_err(Error::io(path))?;
+    if (header.len() as u64) < len {
+        return Err(wrong(path, format!("expected a header of {len} bytes, found {}", header.len())));
+    }
+    let header: Header = serde_json::from_slice(&header).map_err(|error| wrong(path, format!("header: {error}")))?;
+    state_of(path, header.metadata.as_ref())
+}
+
+fn state_of<State: DeserializeOwned>(path: &Path, metadata: Option<&HashMap<String, String>>) -> Result<State> {
+    let state = metadata
+        .and_then(|metadata| metadata.get("state"))
+        .ok_or_else(|| wrong(path, "expected a `state` in the metadata, found none".to_string()))?;
+    serde_json::from_str(state).map_err(|error| wrong(path, format!("state: {error}")))
 }
 
 /// Where two settings differ, as ``` `a.b`: expected 1, found 2 ```, by their JSON.
@@ -128,6 +153,7 @@ mod tests {
         let (read, state): (_, i32) = load(&path).unwrap();
         assert_eq!(state, 3);
         assert_eq!(read["x"].to_vec1::<f32>().unwrap(), [1., 2.]);
+        assert_eq!(load_state::<i32>(&path).unwrap(), 3);
         assert!(!beside(&path).exists());
     }
 
@@ -156,5 +182,13 @@ mod tests {
         fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
         let error = load::<()>(&path).unwrap_err().to_string();
         assert!(error.starts_with(&path.display().to_string()), "{error}");
+        // The state stands in front of what is missing.
+        load_state::<()>(&path).unwrap();
+        fs::write(&path, &bytes[..20]).unwrap();
+        let error = load_state::<()>(&path).unwrap_err().to_string();
+        assert!(error.contains("expected a header of") && error.ends_with("bytes, found 12"), "{error}");
+        fs::write(&path, [2, 0, 0, 0, 0, 0, 0, 0, b'{', b'}']).unwrap();
+        let error = load_state::<()>(&path).unwrap_err().to_string();
+        assert!(error.ends_with("expected a `state` in the metadata, found none"), "{error}");
     }
 }

@@ -20,7 +20,7 @@ mod parquet;
 mod tsv;
 mod write;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -82,23 +82,80 @@ pub enum LabelKind {
 /// counted from 1.
 pub fn read_columns(path: impl AsRef<Path>, columns: &Columns) -> Result<Dataset<TextExample>> {
     let path = path.as_ref();
-    let examples = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("tsv" | "txt") => tsv::read(path, columns),
-        Some("csv") => csv::read(path, columns),
-        Some("jsonl") => jsonl::read(path, columns),
-        #[cfg(feature = "parquet")]
-        Some("parquet") => parquet::read(path, columns),
-        #[cfg(not(feature = "parquet"))]
-        Some("parquet") => Err(Error::file(path, "a build with the feature `parquet` of kd-data", "one without")),
-        found => {
-            let found = found.map_or("none".to_string(), |found| format!("`.{found}`"));
-            Err(Error::file(path, "a name that ends in .tsv, .txt, .csv, .jsonl or .parquet", found))
-        }
-    }?;
-    if examples.is_empty() {
-        return Err(Error::file(path, "at least one row", "none"));
+    Ok(Dataset { path: path.to_path_buf(), examples: Rows::open(path, columns)?.collect::<Result<_>>()? })
+}
+
+/// The examples of a table one after the other, as [`read_columns`] has them: for tables that are larger than memory.
+///
+/// Of the file no more than a row is in memory, of Parquet a group of rows. Errors are those of [`read_columns`], each when its row
+/// is asked for, and the last thing that is said.
+///
+/// ```
+/// use kd_data::columns::{Columns, Rows};
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("tweets.tsv");
+/// std::fs::write(&path, "text\na\nb\nc\nd\n").unwrap();
+/// // Every second row, the errors of the others with them.
+/// let odd = Rows::open(&path, &Columns::text("text"))?.enumerate().filter(|(idx, row)| idx % 2 == 1 || row.is_err());
+/// let odd = odd.map(|(_, row)| Ok(row?.first)).collect::<kd_data::Result<Vec<String>>>()?;
+/// assert_eq!(odd, ["b", "d"]);
+/// # Ok::<(), kd_data::Error>(())
+/// ```
+pub struct Rows {
+    path: PathBuf,
+    examples: Examples,
+    is_first: bool,
+    has_failed: bool,
+}
+
+/// Of what format ever.
+type Examples = Box<dyn Iterator<Item = Result<TextExample>>>;
+
+impl Rows {
+    /// The rows of the table at `path`, none of them read yet.
+    ///
+    /// # Errors
+    /// If the file cannot be read, has an end of no known format, or no header.
+    pub fn open(path: impl AsRef<Path>, columns: &Columns) -> Result<Self> {
+        let path = path.as_ref();
+        let examples = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("tsv" | "txt") => tsv::examples(path, columns),
+            Some("csv") => csv::examples(path, columns),
+            Some("jsonl") => jsonl::examples(path, columns),
+            #[cfg(feature = "parquet")]
+            Some("parquet") => parquet::examples(path, columns),
+            #[cfg(not(feature = "parquet"))]
+            Some("parquet") => Err(Error::file(path, "a build with the feature `parquet` of kd-data", "one without")),
+            found => {
+                let found = found.map_or("none".to_string(), |found| format!("`.{found}`"));
+                Err(Error::file(path, "a name that ends in .tsv, .txt, .csv, .jsonl or .parquet", found))
+            }
+        }?;
+        Ok(Self { path: path.to_path_buf(), examples, is_first: true, has_failed: false })
     }
-    Ok(Dataset { path: path.to_path_buf(), examples })
+}
+
+impl std::fmt::Debug for Rows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rows").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Result<TextExample>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.has_failed {
+            return None;
+        }
+        let is_first = std::mem::take(&mut self.is_first);
+        let row = match self.examples.next() {
+            None if is_first => Some(Err(Error::file(&self.path, "at least one row", "none"))),
+            row => row,
+        };
+        self.has_failed = matches!(row, Some(Err(_)));
+        row
+    }
 }
 
 /// A value of a row.

@@ -45,6 +45,7 @@ pub mod table;
 pub mod tags;
 pub mod task;
 pub mod teacher_outputs;
+mod text_lines;
 pub mod tokenize;
 pub mod vectors;
 pub mod vocabulary;

@@ -3,7 +3,7 @@
 //! A `"` is text like any other: a CSV reader that takes it for a quote loses or joins rows. `\r\n` is accepted and so
 //! are empty lines at the end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, count};
 
@@ -16,16 +16,16 @@ pub(crate) fn lines(text: &str) -> impl Iterator<Item = (usize, Vec<&str>)> {
 
 /// The names of a file's columns.
 #[derive(Debug)]
-pub(crate) struct Header<'a> {
-    path: &'a Path,
+pub(crate) struct Header {
+    path: PathBuf,
     line: usize,
-    names: Vec<&'a str>,
+    names: Vec<String>,
 }
 
-impl<'a> Header<'a> {
+impl Header {
     /// The names that stand on line `line` of `path`.
-    pub(crate) fn new(path: &'a Path, line: usize, names: Vec<&'a str>) -> Self {
-        Self { path, line, names }
+    pub(crate) fn new(path: &Path, line: usize, names: Vec<&str>) -> Self {
+        Self { path: path.to_path_buf(), line, names: names.into_iter().map(str::to_string).collect() }
     }
 
     /// The place of the column `name`, if there is one.
@@ -35,7 +35,7 @@ impl<'a> Header<'a> {
     pub(crate) fn find(&self, name: &str) -> Result<Option<usize>> {
         let mut places = self.names.iter().enumerate().filter(|&(_, other)| *other == name).map(|(place, _)| place);
         match (places.next(), places.next()) {
-            (Some(_), Some(_)) => Err(Error::line(self.path, self.line, format!("one column `{name}`"), self.shown())),
+            (Some(_), Some(_)) => Err(Error::line(&self.path, self.line, format!("one column `{name}`"), self.shown())),
             (place, _) => Ok(place),
         }
     }
@@ -45,7 +45,7 @@ impl<'a> Header<'a> {
     /// # Errors
     /// If there is none, or two.
     pub(crate) fn column(&self, name: &str) -> Result<usize> {
-        self.find(name)?.ok_or_else(|| Error::line(self.path, self.line, format!("a column `{name}`"), self.shown()))
+        self.find(name)?.ok_or_else(|| Error::line(&self.path, self.line, format!("a column `{name}`"), self.shown()))
     }
 
     /// Refuses a line of another number of columns.
@@ -54,7 +54,7 @@ impl<'a> Header<'a> {
             return Ok(());
         }
         let expected = format!("{} as on line {}", count(self.names.len(), "column"), self.line);
-        Err(Error::line(self.path, line, expected, count(columns, "column")))
+        Err(Error::line(&self.path, line, expected, count(columns, "column")))
     }
 
     /// How many columns there are.

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::columns::{Columns, LabelKind, read_columns};
+use crate::columns::{Columns, LabelKind, Rows};
 use crate::conll::{ConllOptions, read_conll};
 use crate::error::{Error, Result};
 use crate::example::{Dataset, Label, TextExample, Utterance};
@@ -237,12 +237,30 @@ impl Task {
     /// # Errors
     /// What the format's reader finds wrong; messages name file and line.
     pub fn read(&self, path: &Path) -> Result<Examples> {
-        let (data, left_out) = match &self.format {
+        self.read_where(path, &mut || true)
+    }
+
+    /// Those of the examples that `keep`, asked once for every example in the file's order, says yes to.
+    ///
+    /// Of a table of columns the others are never in memory together; every other format is read whole first. What is wrong with
+    /// the file is an error wherever it stands, so all who read a share of it say the same.
+    ///
+    /// # Errors
+    /// As [`Task::read`].
+    pub fn read_where(&self, path: &Path, keep: &mut dyn FnMut() -> bool) -> Result<Examples> {
+        let (mut data, left_out) = match &self.format {
             Format::Glue { set, .. } => read_glue(path, *set)?,
             Format::Snli => snli::read_snli(path)?,
             Format::WikiQa => (wikiqa::read_wikiqa(path)?, Vec::new()),
             Format::QueryPassage => (neuronblocks::read_query_passages(path)?, Vec::new()),
-            Format::Columns(columns) => (read_columns(path, columns)?, Vec::new()),
+            Format::Columns(columns) => {
+                let rows = Rows::open(path, columns)?.filter(|row| row.is_err() || keep());
+                let examples = rows.collect::<Result<_>>()?;
+                return Ok(Examples::Texts {
+                    data: Dataset { path: path.to_path_buf(), examples },
+                    left_out: Vec::new(),
+                });
+            }
             Format::SnipsIntents => (intents(read_snips(path)?), Vec::new()),
             Format::Conll(_) | Format::SnipsSlots => {
                 let mut data = match self.format {
@@ -250,9 +268,11 @@ impl Task {
                     _ => read_conll(path, &ConllOptions::default())?,
                 };
                 convert_all(&mut data, TagScheme::Iob2)?;
+                data.examples.retain(|_| keep());
                 return Ok(Examples::Sentences(data));
             }
         };
+        data.examples.retain(|_| keep());
         Ok(Examples::Texts { data, left_out })
     }
 

@@ -47,6 +47,15 @@ pub enum Error {
     /// A model's file is neither in the cache nor may be downloaded.
     #[error("{0}")]
     NotFound(Box<NotFound>),
+    /// The only weights of a model are pickled, and pickles are not allowed.
+    #[error(
+        "{found}: convert them to safetensors (save_pretrained of transformers does), or allow them with `FindOptions {{ \
+         pickle: true, .. }}`"
+    )]
+    Pickled {
+        /// The model and its weights.
+        found: String,
+    },
     /// A model's file could not be downloaded.
     #[error("{0}")]
     Download(Box<crate::hub::Download>),

@@ -147,7 +147,7 @@ impl ModelFiles {
         }
         if !options.refresh {
             let found = Self::in_cache(id, revision, environment, options);
-            let incomplete = matches!(found, Err(Error::NotFound(_) | Error::Damaged(_)));
+            let incomplete = matches!(found, Err(Error::NotFound(_) | Error::Pickled { .. } | Error::Damaged(_)));
             if !incomplete || environment.offline || cfg!(not(feature = "hub")) {
                 return found;
             }
@@ -203,10 +203,7 @@ impl ModelFiles {
             ("safetensors", _) => false,
             ("bin" | "pt" | "pth", true) => true,
             ("bin" | "pt" | "pth", false) => {
-                return Err(Error::Argument(format!(
-                    "{id}: weights are pickled: convert them to safetensors, or allow them with `FindOptions {{ pickle: \
-                     true, .. }}`"
-                )));
+                return Err(Error::Pickled { found: format!("{id}: weights are pickled") });
             }
             _ => return Err(Error::Argument(format!("{id}: expected a *.safetensors file"))),
         };
@@ -214,7 +211,7 @@ impl ModelFiles {
             Place { id: &id, revision: "", folder, advice: "it lies beside the weights, or is given explicitly" };
         let given = |path: &Path| match path.is_file() {
             true => Ok(path.to_path_buf()),
-            false => Err(place.missing(Missing { file: path.display().to_string(), advice: None })),
+            false => Err(place.missing(Missing::file(path.display().to_string()))),
         };
         given(weights)?;
         let has = |name: &str| match name {
@@ -276,7 +273,7 @@ impl ModelFiles {
         // Whether the model has the rest of such a tokenizer may not be known yet, and can be asked.
         let unknown = !folder.join(TOKENIZER_CONFIG).is_file() && !repository.is_absent(&commit, TOKENIZER_CONFIG);
         if unknown && !layout::is_complete(&files.tokenizer) && !environment.offline && cfg!(feature = "hub") {
-            return Err(place.missing(Missing { file: TOKENIZER_CONFIG.into(), advice: None }));
+            return Err(place.missing(Missing::file(TOKENIZER_CONFIG)));
         }
         Ok(files)
     }

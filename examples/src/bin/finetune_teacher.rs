@@ -20,12 +20,12 @@ use clap::Parser;
 use examples::device::DeviceChoice;
 use examples::fine_tune::{self, Data, Encoded, Freeze, Keep, Model, Run, Settings};
 use examples::folder::Folder;
+use examples::model_files;
 use examples::report;
 use kd_data::columns::{Columns, LabelKind};
 use kd_data::digest;
 use kd_data::encode::WordPieces;
 use kd_data::task::{Part, Task};
-use kd_teachers::hub::{FindOptions, HubEnvironment, ModelFiles};
 
 /// Fine-tune a pretrained encoder on a task, once for each learning rate.
 #[derive(Debug, Parser)]
@@ -171,8 +171,7 @@ fn main() -> Result<()> {
     if let Some(part) = args.predict.iter().find(|part| !data.others.iter().any(|(there, _)| there == *part)) {
         bail!("--predict: expected a {} part, found none", part.name());
     }
-    let options = FindOptions { pickle: args.pickle, ..FindOptions::default() };
-    let files = ModelFiles::find_with(&args.model, &args.revision, &HubEnvironment::from_env()?, &options)?;
+    let files = model_files::find(&args.model, &args.revision, args.pickle)?;
     let pieces = WordPieces::from_file(&files.tokenizer)?;
     let weights = files.weights.iter().map(digest::of_file).collect::<kd_data::Result<Vec<_>>>()?;
     let described = serde_json::json!({

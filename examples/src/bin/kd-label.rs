@@ -3,6 +3,8 @@
 //! ```sh
 //! kd-label --teacher out/mrpc/lr-2e-5 --task mrpc --data glue/MRPC --store outputs
 //! kd-label --teacher textattack/bert-base-uncased-SST-2 --data tweets.jsonl --text body --store outputs --compute bf16
+//! # DeBERTa-v2 and v3, ModernBERT: logits only, in f32.
+//! cargo run --release --features candle-transformers --bin kd-label -- --teacher out/modernbert --task sst2 ...
 //! # On many machines: part i of n, then copy the files of one teacher into one folder.
 //! kd-label ... --shard $SLURM_ARRAY_TASK_ID/64      # Slurm, array 0-63
 //! kd-label ... --shard $JOB_COMPLETION_INDEX/64     # Kubernetes, an indexed job
@@ -14,6 +16,9 @@
 //!
 //! What is in the store is not asked again, so the same command goes on after Ctrl-C or a kill, which cost one batch at
 //! most. Several of these programs may fill one store at once.
+//!
+//! With --shard a machine has no more than its share of a table of columns in memory. It reads the whole table all the same, and a
+//! broken row of it, in whosever share, is an error everywhere, before the teacher is asked.
 
 use std::path::PathBuf;
 
@@ -21,11 +26,11 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use examples::device::DeviceChoice;
 use examples::labelling::{AskedTeacher, Compute, Keep, Share, contents, label, read};
+use examples::model_files;
 use kd_data::columns::Columns;
 use kd_data::task::Task;
 use kd_data::teacher_outputs::import::{self, Numbers, ScoreColumns};
 use kd_data::teacher_outputs::{About, FloatType, Store, TeacherOutputs};
-use kd_teachers::hub::{FindOptions, HubEnvironment, ModelFiles};
 
 /// Keep a teacher's outputs for a data set in a store.
 #[derive(Debug, Parser)]
@@ -127,8 +132,8 @@ fn main() -> Result<()> {
         Some(name) => Task::named(name)?,
         None => Task::of_columns("columns", Columns { second: args.second.clone(), ..Columns::text(&args.text) }),
     };
-    let files = args.data.iter().map(|path| read(&task, path)).collect::<Result<Vec<_>>>()?.concat();
-    let examples = args.share.select(&contents(&files));
+    let files = read(&task, &args.data, args.share)?;
+    let examples = contents(&files);
     let store = Store::open(&args.store)?;
     let mut outputs = match &args.import {
         Some(path) => {
@@ -144,8 +149,7 @@ fn main() -> Result<()> {
             if examples.is_empty() {
                 bail!("--data: expected at least one example, found none");
             }
-            let options = FindOptions { pickle: args.pickle, ..FindOptions::default() };
-            let files = ModelFiles::find_with(&args.teacher, &args.revision, &HubEnvironment::from_env()?, &options)?;
+            let files = model_files::find(&args.teacher, &args.revision, args.pickle)?;
             let teacher = AskedTeacher::load(&files, args.max_len, args.compute, &args.keep(), &args.device.open()?)?;
             let mut about = teacher.about().clone();
             if let Some(classes) = &args.classes {

@@ -225,11 +225,7 @@ impl Args {
             bail!("--alpha: expected a weight above 0 and below 1, found {}", self.alpha);
         }
         if !matches!(self.training.soft, SoftChoice::Kl) {
-            bail!("--soft: expected kl, under which teachers share a head, found {:?}", self.training.soft);
-        }
-        let temperature = self.training.temperature;
-        if !(temperature.is_finite() && temperature > 0.0) {
-            bail!("--temperature: expected a number above 0, found {temperature}");
+            bail!("--soft: expected kl, under which teachers share a head, found {}", self.training.soft.name());
         }
         if self.search && matches!(self.training.keep, Keep::Last) {
             bail!("--search: expected scores on what chooses, which --keep last has none of");

@@ -20,7 +20,7 @@ use candle_core::Device;
 use clap::Parser;
 use examples::device::DeviceChoice;
 use examples::interrupt;
-use examples::labelling::{AskedTeacher, Compute, Keep, contents, label, padded_to, read};
+use examples::labelling::{AskedTeacher, Compute, Keep, Share, contents, label, padded_to, read};
 use examples::report;
 use kd_core::batch::Batch;
 use kd_core::losses::kl_divergence;
@@ -128,7 +128,7 @@ fn main() -> Result<()> {
         Some(name) => Task::named(name)?,
         None => Task::of_columns("columns", Columns { second: args.second.clone(), ..Columns::text(&args.text) }),
     };
-    let files = read(&task, &args.data)?;
+    let files = read(&task, &[&args.data], Share::ALL)?;
     let mut all = contents(&files);
     all.truncate(args.limit);
     let mut seen = std::collections::HashSet::new();

@@ -1,22 +1,28 @@
 //! What is asked about.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Result;
 use kd_data::task::{Examples, Part, Task};
 use kd_data::teacher_outputs::Content;
 
-/// The examples of a file of `task`, or of every part in a folder.
+/// The share of the examples of `task` in these files, one after the other; a folder is every part of the task in it.
+///
+/// Of tables of columns only the share is ever in memory. Examples outside it are read all the same, and what is wrong with one
+/// is an error.
 ///
 /// # Errors
 /// What the task's reader finds wrong.
-pub fn read(task: &Task, path: &Path) -> Result<Vec<Examples>> {
-    let parts: Vec<Part> = Part::ALL.into_iter().filter(|&part| task.path(path, part).is_some()).collect();
-    if parts.is_empty() {
-        return Ok(vec![task.read(path)?]);
+pub fn read(task: &Task, paths: &[impl AsRef<Path>], share: Share) -> Result<Vec<Examples>> {
+    let mut files = Vec::new();
+    for path in paths.iter().map(AsRef::as_ref) {
+        let parts: Vec<PathBuf> = Part::ALL.into_iter().filter_map(|part| task.path(path, part)).collect();
+        files.extend(if parts.is_empty() { vec![path.to_path_buf()] } else { parts });
     }
-    Ok(parts.into_iter().map(|part| task.read_part(path, part)).collect::<kd_data::Result<_>>()?)
+    let mut all = 0..;
+    let mut keep = || all.next().is_some_and(|idx| share.contains(idx));
+    Ok(files.iter().map(|file| task.read_where(file, &mut keep)).collect::<kd_data::Result<_>>()?)
 }
 
 /// Their texts, pairs or sentences.
@@ -42,9 +48,9 @@ impl Share {
     /// Everything.
     pub const ALL: Self = Self { idx: 0, of: 1 };
 
-    /// The examples of this share.
-    pub fn select<T: Copy>(self, all: &[T]) -> Vec<T> {
-        all.iter().copied().skip(self.idx).step_by(self.of).collect()
+    /// Whether the example `idx` of all, counted from 0, is in this share.
+    pub fn contains(self, idx: usize) -> bool {
+        idx % self.of == self.idx
     }
 }
 
@@ -66,18 +72,41 @@ mod tests {
 
     #[test]
     fn shares_are_everything_once() {
-        let all: Vec<usize> = (0..11).collect();
-        let mut together = Vec::new();
-        for share in ["0/3", "1/3", "2/3"] {
-            together.extend(share.parse::<Share>().unwrap().select(&all));
-        }
-        assert_eq!(together[..4], [0, 3, 6, 9]);
-        together.sort();
-        assert_eq!(together, all);
-        assert_eq!(Share::ALL.select(&all), all);
+        let of = |share: &str| -> Vec<usize> {
+            let share: Share = share.parse().unwrap();
+            (0..11).filter(|&idx| share.contains(idx)).collect()
+        };
+        assert_eq!([of("0/3"), of("1/3"), of("2/3")], [vec![0, 3, 6, 9], vec![1, 4, 7, 10], vec![2, 5, 8]]);
+        assert!((0..11).all(|idx| Share::ALL.contains(idx)));
         for wrong in ["3/3", "1", "a/2", "-1/2", "0/0"] {
             let expected = format!("expected i/n with whole numbers and i below n, found `{wrong}`");
             assert_eq!(wrong.parse::<Share>().unwrap_err(), expected);
         }
+    }
+
+    #[test]
+    fn a_share_goes_over_all_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let parts = folder.path().join("parts");
+        std::fs::create_dir(&parts).unwrap();
+        std::fs::write(folder.path().join("a.tsv"), "text\n0\n1\n2\n").unwrap();
+        std::fs::write(parts.join("train.csv"), "text\n3\n4\n").unwrap();
+        std::fs::write(parts.join("test.jsonl"), "{\"text\": 5}\n{\"text\": 6}\n").unwrap();
+        let task = Task::of_columns("columns", kd_data::columns::Columns::text("text"));
+        let paths = [folder.path().join("a.tsv"), parts];
+        let texts = |share: &str| -> Vec<String> {
+            let files = read(&task, &paths, share.parse().unwrap()).unwrap();
+            let text = |content: &Content<'_>| match content {
+                Content::Text(text) => text.to_string(),
+                other => panic!("{other:?}"),
+            };
+            contents(&files).iter().map(text).collect()
+        };
+        let all = ["0", "1", "2", "3", "4", "5", "6"];
+        assert_eq!(texts("0/1"), all);
+        for (idx, share) in ["0/3", "1/3", "2/3"].into_iter().enumerate() {
+            assert_eq!(texts(share), all.into_iter().skip(idx).step_by(3).collect::<Vec<_>>());
+        }
+        assert_eq!(texts("8/9"), [""; 0]);
     }
 }

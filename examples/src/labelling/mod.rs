@@ -5,6 +5,7 @@
 //! ```
 
 mod data;
+mod frozen;
 mod teacher;
 
 use std::collections::HashSet;

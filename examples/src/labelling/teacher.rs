@@ -1,11 +1,12 @@
 //! A fine-tuned teacher that is asked.
 
+use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use kd_core::batch::Tokens;
-use kd_core::model::{Mode, Output, Student};
+use kd_core::model::{Frozen, Output, Student, Teacher};
 use kd_core::ops::packed::Precision;
 use kd_data::digest;
 use kd_data::encode::{Encode, EncodedTexts, EncodedWords, WordPieces};
@@ -14,6 +15,9 @@ use kd_teachers::config::EncoderConfig;
 use kd_teachers::encoder::Wanted;
 use kd_teachers::heads::{SequenceClassifier, TokenTagger};
 use kd_teachers::hub::ModelFiles;
+use serde_json::Value;
+
+use super::frozen::FrozenConfig;
 
 /// Longest sequence where none is asked for, in tokens.
 const MAX_LEN: usize = 128;
@@ -33,7 +37,7 @@ pub enum Compute {
 impl Compute {
     const NAMES: [(&str, Self); 3] = [("f32", Self::F32), ("bf16", Self::Bf16), ("int8", Self::Int8)];
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         Self::NAMES[self as usize].0
     }
 }
@@ -84,7 +88,7 @@ impl Keep {
 
 /// A fine-tuned classifier or tagger, its tokenizer, and what a store has to know of it.
 pub struct AskedTeacher {
-    model: Box<dyn Student>,
+    model: Box<dyn Teacher>,
     tags_words: bool,
     pieces: WordPieces,
     about: About,
@@ -109,37 +113,48 @@ impl AskedTeacher {
         keep: &Keep,
         device: &Device,
     ) -> Result<Self> {
-        let config = EncoderConfig::read(&files.config)?;
-        if let Some(max_len) = max_len.filter(|&max_len| max_len > config.max_positions) {
-            bail!("--max-len: expected at most {}, the model's positions, found {max_len}", config.max_positions);
+        let json = read_json(&files.config)?;
+        let architecture = json.pointer("/architectures/0").and_then(Value::as_str).unwrap_or_default();
+        let tags_words = architecture.ends_with("ForTokenClassification");
+        let kind = match FrozenConfig::of(files, &json)? {
+            Some(config) => Kind::Frozen(config),
+            None => Kind::Own(EncoderConfig::read(&files.config)?),
+        };
+        let (max_positions, vocabulary, stored) = match &kind {
+            Kind::Own(config) => (config.max_positions, config.vocabulary, keep.stored(config)),
+            Kind::Frozen(config) => (config.max_positions, config.vocabulary, config.stored(keep)?),
+        };
+        if let Some(max_len) = max_len.filter(|&max_len| max_len > max_positions) {
+            bail!("--max-len: expected at most {max_positions}, the model's positions, found {max_len}");
         }
-        let max_len = max_len.unwrap_or(MAX_LEN).min(config.max_positions);
+        let max_len = max_len.unwrap_or(MAX_LEN).min(max_positions);
         let pieces = WordPieces::from_file(&files.tokenizer)?;
-        pieces.check_vocabulary(config.vocabulary)?;
+        pieces.check_vocabulary(vocabulary)?;
         let wanted = Wanted { hidden: keep.hidden.is_some(), attention: keep.attention.is_some() };
-        let tags_words = is_tagger(files)?;
-        let (model, classes): (Box<dyn Student>, _) = if tags_words {
-            let tagger = TokenTagger::load_files(files, device)?.0.returning(wanted);
-            let classes = tagger.classes().to_vec();
-            let model: Box<dyn Student> = match asked_in(compute, device)? {
-                In::Packed(precision) => match tagger.pack(precision) {
-                    Ok(packed) => Box::new(packed),
-                    Err(error) => unpacked(tagger, compute, error)?,
-                },
-                In::Layers(dtype) => Box::new(tagger.computing_in(dtype)),
-            };
-            (model, classes)
-        } else {
-            let classifier = SequenceClassifier::load_files(files, device)?.0.returning(wanted);
-            let classes = classifier.classes().to_vec();
-            let model: Box<dyn Student> = match asked_in(compute, device)? {
-                In::Packed(precision) => match classifier.pack(precision) {
-                    Ok(packed) => Box::new(packed),
-                    Err(error) => unpacked(classifier, compute, error)?,
-                },
-                In::Layers(dtype) => Box::new(classifier.computing_in(dtype)),
-            };
-            (model, classes)
+        let model: Box<dyn Teacher> = match kind {
+            Kind::Frozen(config) => config.load(files, compute, device)?,
+            Kind::Own(_) if tags_words => {
+                let tagger = TokenTagger::load_files(files, device)?.0.returning(wanted);
+                let classes = tagger.classes().to_vec();
+                match asked_in(compute, device)? {
+                    In::Packed(precision) => match tagger.pack(precision) {
+                        Ok(packed) => Box::new(Frozen::new(packed, classes)),
+                        Err(error) => unpacked(tagger, classes, compute, error)?,
+                    },
+                    In::Layers(dtype) => Box::new(Frozen::new(tagger.computing_in(dtype), classes)),
+                }
+            }
+            Kind::Own(_) => {
+                let classifier = SequenceClassifier::load_files(files, device)?.0.returning(wanted);
+                let classes = classifier.classes().to_vec();
+                match asked_in(compute, device)? {
+                    In::Packed(precision) => match classifier.pack(precision) {
+                        Ok(packed) => Box::new(Frozen::new(packed, classes)),
+                        Err(error) => unpacked(classifier, classes, compute, error)?,
+                    },
+                    In::Layers(dtype) => Box::new(Frozen::new(classifier.computing_in(dtype), classes)),
+                }
+            }
         };
         // The configuration decides outputs too: activations, pooling, names of classes.
         let digests = files.weights.iter().chain([&files.config]).map(digest::of_file);
@@ -150,8 +165,8 @@ impl AskedTeacher {
             tokenizer: pieces.digest().to_string(),
             max_len,
             compute: compute.name().to_string(),
-            classes,
-            stored: keep.stored(&config),
+            classes: model.classes().to_vec(),
+            stored,
         };
         about.check()?;
         Ok(Self { model, tags_words, pieces, about, device: device.clone() })
@@ -196,8 +211,16 @@ impl AskedTeacher {
     /// # Errors
     /// If it cannot read the tokens.
     pub fn ask(&self, tokens: &Tokens) -> candle_core::Result<Output> {
-        Ok(self.model.forward(tokens, Mode::Eval)?.detach())
+        self.model.teach(tokens)
     }
+}
+
+/// Whose layers a model is made of.
+enum Kind {
+    /// kd-teachers'.
+    Own(EncoderConfig),
+    /// Those of candle-transformers.
+    Frozen(FrozenConfig),
 }
 
 /// How layers are run.
@@ -218,19 +241,20 @@ fn asked_in(compute: Compute, device: &Device) -> Result<In> {
 }
 
 /// A model whose family has no packed layers, in f32.
-fn unpacked(model: impl Student + 'static, compute: Compute, error: candle_core::Error) -> Result<Box<dyn Student>> {
+fn unpacked(
+    model: impl Student + 'static,
+    classes: Vec<String>,
+    compute: Compute,
+    error: candle_core::Error,
+) -> Result<Box<dyn Teacher>> {
     if compute != Compute::F32 {
         return Err(error.into());
     }
     eprintln!("note: {error}; its trainable layers are asked instead, which is slower");
-    Ok(Box::new(model))
+    Ok(Box::new(Frozen::new(model, classes)))
 }
 
-/// Whether config.json names a model that labels words.
-fn is_tagger(files: &ModelFiles) -> Result<bool> {
-    let path = || files.config.display().to_string();
-    let text = std::fs::read_to_string(&files.config).with_context(path)?;
-    let config: serde_json::Value = serde_json::from_str(&text).with_context(path)?;
-    let architecture = config.pointer("/architectures/0").and_then(serde_json::Value::as_str).unwrap_or_default();
-    Ok(architecture.ends_with("ForTokenClassification"))
+fn read_json(path: &Path) -> Result<Value> {
+    let named = || path.display().to_string();
+    serde_json::from_str(&std::fs::read_to_string(path).with_context(named)?).with_context(named)
 }

@@ -101,7 +101,8 @@ impl Comparison<'_> {
                     let state = stage.results.state(&name)?;
                     let probe = || stage.probe(&experiment.pupil, soft, seed);
                     let pace = pace_or_probe(state, &done, &decides, device, probed.entry((idx, true)), probe)?;
-                    plan.push(Planned { name, state, steps: stage.steps(), evaluations: 0, pace });
+                    let every = stage.checkpoint_every;
+                    plan.push(Planned::new(&stage.results, name, [stage.steps(), 0], every, pace)?);
                 }
             }
             let (name, decides) = experiment.name(&run);
@@ -110,8 +111,8 @@ impl Comparison<'_> {
             let state = experiment.results.state(&name)?;
             let probe = || experiment.probe(&run);
             let pace = pace_or_probe(state, &done, &decides, device, probed.entry((idx, false)), probe)?;
-            let (steps, evaluations) = (experiment.steps(), experiment.evaluations());
-            plan.push(Planned { name, state, steps, evaluations, pace });
+            let sizes = [experiment.steps(), experiment.evaluations()];
+            plan.push(Planned::new(experiment.results, name, sizes, experiment.checkpoint_every, pace)?);
         }
         Ok(plan)
     }

@@ -111,11 +111,11 @@ impl<'a> JointComparison<'a> {
                 Job::Together(seed) => self.joint.probe(*seed),
             };
             let pace = pace_or_probe(state, &done, &decides, device, probed.entry(kind), probe)?;
-            let (steps, evaluations) = match &job {
-                Job::Alone(experiment, _) => (experiment.steps(), experiment.evaluations()),
-                Job::Together(_) => (self.joint.steps(), self.joint.evaluations()),
+            let sizes = match &job {
+                Job::Alone(experiment, _) => [experiment.steps(), experiment.evaluations()],
+                Job::Together(_) => [self.joint.steps(), self.joint.evaluations()],
             };
-            plan.push(Planned { name, state, steps, evaluations, pace });
+            plan.push(Planned::new(results, name, sizes, self.joint.checkpoint_every, pace)?);
         }
         Ok(plan)
     }

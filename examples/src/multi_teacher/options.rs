@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use kd_core::objective::SoftLoss;
 use kd_data::columns::{Columns, LabelKind};
 use kd_data::digest;
@@ -216,7 +216,7 @@ pub struct TrainingOptions {
     /// What draws a head to its teacher
     #[arg(long, value_enum, default_value_t = SoftChoice::LogitMse)]
     pub soft: SoftChoice,
-    /// Temperature of --soft kl
+    /// Temperature of --soft kl, reverse-kl and jensen-shannon
     #[arg(long, default_value_t = 1.0)]
     pub temperature: f64,
     /// Take the mean of each row from the teachers' logits first
@@ -258,8 +258,29 @@ pub enum SoftChoice {
     LogitMse,
     /// Squared differences of probabilities
     ProbMse,
-    /// Kullback and Leibler's divergence at --temperature
+    /// Kullback and Leibler's divergence of the student from the teacher at --temperature
     Kl,
+    /// That of the teacher from the student, which keeps to the teacher's largest class, at --temperature
+    ReverseKl,
+    /// Jensen and Shannon's divergence, the same both ways and bounded, at --temperature
+    JensenShannon,
+}
+
+impl SoftChoice {
+    /// What the command line calls it.
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string())
+    }
+
+    fn loss(self, temperature: f64) -> SoftLoss {
+        match self {
+            Self::LogitMse => SoftLoss::LogitMse,
+            Self::ProbMse => SoftLoss::ProbMse,
+            Self::Kl => SoftLoss::Kl { temperature },
+            Self::ReverseKl => SoftLoss::ReverseKl { temperature },
+            Self::JensenShannon => SoftLoss::JensenShannon { temperature },
+        }
+    }
 }
 
 /// Longest sequence where --max-len says nothing, the paper's.
@@ -287,11 +308,7 @@ impl TrainingOptions {
             clip_norm: 1.0,
             dropout: self.dropout,
             bias: !self.without_bias,
-            soft: match self.soft {
-                SoftChoice::LogitMse => SoftLoss::LogitMse,
-                SoftChoice::ProbMse => SoftLoss::ProbMse,
-                SoftChoice::Kl => SoftLoss::Kl { temperature: self.temperature },
-            },
+            soft: self.soft.loss(self.temperature),
             centre: self.centre,
             tf32: self.tf32,
         };
@@ -308,6 +325,9 @@ impl TrainingOptions {
     pub fn check(&self) -> Result<()> {
         if !(0.0..1.0).contains(&self.hold_out) {
             bail!("--hold-out: expected a share from 0 to below 1, found {}", self.hold_out);
+        }
+        if !(self.temperature.is_finite() && self.temperature > 0.0) {
+            bail!("--temperature: expected a number above 0, found {}", self.temperature);
         }
         if self.checkpoint_every == Some(0) {
             bail!("--checkpoint-every: expected at least 1, found 0");
@@ -443,5 +463,44 @@ pub fn check_list<T: PartialEq + std::fmt::Display>(name: &str, values: &[T]) ->
     match values.iter().enumerate().find(|(idx, value)| values[..*idx].contains(value)) {
         Some((_, value)) => bail!("--{name}: expected each once, found {value} twice"),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Tensor;
+
+    use super::*;
+
+    #[test]
+    fn every_soft_loss_is_the_one_that_its_name_says() {
+        // At T = 1 the student says q = (1/4, 3/4) and the teacher p = (1/2, 1/2); in between is m = (3/8, 5/8).
+        let logits = |values: [f64; 2]| Tensor::new(&[values], &Device::Cpu).unwrap();
+        let kl = |p: [f64; 2], q: [f64; 2]| p[0] * (p[0] / q[0]).ln() + p[1] * (p[1] / q[1]).ln();
+        let (p, q, m) = ([0.5, 0.5], [0.25, 0.75], [0.375, 0.625]);
+        let expected = [
+            ("logit-mse", 3f64.ln().powi(2) / 2.0),
+            ("prob-mse", 0.0625),
+            ("kl", kl(p, q)),
+            ("reverse-kl", kl(q, p)),
+            ("jensen-shannon", (kl(p, m) + kl(q, m)) / 2.0),
+        ];
+        assert_eq!(SoftChoice::value_variants().len(), expected.len());
+        for (name, expected) in expected {
+            let choice = SoftChoice::from_str(name, false).unwrap();
+            assert_eq!(choice.name(), name);
+            let of = |temperature: f64, student: f64| {
+                let loss = choice.loss(temperature).of(&logits([0.0, student]), &logits([0.0, 0.0])).unwrap();
+                loss.to_scalar::<f64>().unwrap()
+            };
+            assert!(
+                (of(1.0, 3f64.ln()) - expected).abs() < 1e-12,
+                "{name}: {} instead of {expected}",
+                of(1.0, 3f64.ln())
+            );
+            // Divergences of halved logits, times 2²; squared errors know no temperature.
+            let expected = if name.ends_with("mse") { of(1.0, 9f64.ln()) } else { 4.0 * expected };
+            assert!((of(2.0, 9f64.ln()) - expected).abs() < 1e-12, "{name} at temperature 2");
+        }
     }
 }

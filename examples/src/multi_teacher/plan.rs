@@ -1,15 +1,19 @@
 //! What will be run and how long it takes: `--plan`.
 
+use std::path::Path;
+
 use anyhow::Result;
 use candle_core::Device;
 use kd_core::batch::Batches;
 use kd_core::objective::Objective;
+use kd_core::trainer::Saved;
 use kd_core::weighting::TeacherWeighting;
 use kd_data::encode::Encode;
 use serde_json::Value;
 
 use super::student::Built;
 use super::training::{Course, Pace, Settings, train};
+use super::{Results, checkpoint_of};
 use crate::report;
 
 /// Steps of a probe; the first three are not timed.
@@ -44,20 +48,56 @@ pub struct Planned {
     pub state: &'static str,
     /// Updates.
     pub steps: usize,
-    /// Evaluations.
-    pub evaluations: usize,
+    /// Those that are left to make.
+    pub steps_left: usize,
+    /// Evaluations that are left to make.
+    pub evaluations_left: usize,
     /// What a step takes, unless it is done.
     pub pace: Option<(Pace, Known)>,
 }
 
 impl Planned {
-    /// Seconds that it will take; 0 for what is done.
+    /// A run of so many steps and evaluations, of which its checkpoint in `results` has some behind it, if a run of checkpoints
+    /// after `checkpoint_every` steps has one.
+    ///
+    /// # Errors
+    /// If the checkpoint cannot be read.
+    pub fn new(
+        results: &Results,
+        name: String,
+        [steps, evaluations]: [usize; 2],
+        checkpoint_every: usize,
+        pace: Option<(Pace, Known)>,
+    ) -> Result<Self> {
+        let state = results.state(&name)?;
+        let checkpoint = checkpoint_of(results, &name, steps, checkpoint_every);
+        let (steps_left, evaluations_left) =
+            match (state, checkpoint.map(|(path, _)| saved(&path)).transpose()?.flatten()) {
+                ("done", _) => (0, 0),
+                (_, None) => (steps, evaluations),
+                (_, Some(made)) => {
+                    (steps.saturating_sub(made.step), evaluations.saturating_sub(made.evaluations.len()))
+                }
+            };
+        Ok(Self { name, state, steps, steps_left, evaluations_left, pace })
+    }
+
+    /// Seconds that what is left of it will take; 0 for what is done.
     pub fn seconds(&self) -> Option<f64> {
         match &self.pace {
             _ if self.state == "done" => Some(0.0),
             None => None,
-            Some((pace, _)) => pace.of(self.steps, self.evaluations),
+            Some((pace, _)) => pace.of(self.steps_left, self.evaluations_left),
         }
+    }
+}
+
+/// How far a run has come; none without a checkpoint.
+fn saved(checkpoint: &Path) -> Result<Option<Saved>> {
+    match Saved::read(checkpoint) {
+        // There was none, or its process has come to the end since.
+        Err(_) if !checkpoint.exists() => Ok(None),
+        saved => Ok(Some(saved?)),
     }
 }
 
@@ -68,10 +108,11 @@ pub fn table(plan: &[Planned]) -> String {
             (Some((_, known)), Some(seconds)) if planned.state != "done" => (duration(seconds), known.name()),
             _ => (String::new(), ""),
         };
-        vec![planned.name.clone(), planned.state.to_string(), planned.steps.to_string(), seconds, known.to_string()]
+        let [steps, left] = [planned.steps, planned.steps_left].map(|steps| steps.to_string());
+        vec![planned.name.clone(), planned.state.to_string(), steps, left, seconds, known.to_string()]
     };
     let table = report::table(
-        &["run", "state", "steps", "time", "estimated from"],
+        &["run", "state", "steps", "left", "time", "estimated from"],
         &plan.iter().map(cells).collect::<Vec<_>>(),
     );
     let left: Vec<&Planned> = plan.iter().filter(|planned| planned.state != "done").collect();
@@ -188,12 +229,39 @@ mod tests {
             name: "run".to_string(),
             state,
             steps: 20,
-            evaluations: 2,
+            steps_left: if state == "done" { 0 } else { 20 },
+            evaluations_left: if state == "done" { 0 } else { 2 },
             pace: (state != "done").then_some((pace(2.0), Known::Probed)),
         };
         let table = table(&[planned("done"), planned("to do")]);
         assert!(table.ends_with("1 of 2 runs left, about 60 s in one process"), "{table}");
         assert!(table.contains("a probe"), "{table}");
         assert_eq!([99.4, 600.0, 7200.0].map(duration), ["99 s", "10 min", "2.0 h"]);
+    }
+
+    #[test]
+    fn a_run_with_a_checkpoint_takes_what_is_left_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let results = Results::open(folder.path().join("runs")).unwrap();
+        let seconds = |every: usize| {
+            let planned =
+                Planned::new(&results, "a".to_string(), [20, 2], every, Some((pace(2.0), Known::Done))).unwrap();
+            (planned.state, planned.steps, planned.steps_left, planned.seconds().unwrap())
+        };
+        assert_eq!(seconds(5), ("to do", 20, 20, 60.0));
+        // 15 of 20 steps and one of two evaluations are made: 5 · 2 s + 1 · 10 s are left.
+        let evaluation = json!({"step": 10, "score": 0.5});
+        let state = json!({"step": 15, "evaluations": [evaluation], "config": {"steps": 20}});
+        let path = results.file("a", "checkpoint");
+        kd_core::checkpoint::save(&path, &Default::default(), &state).unwrap();
+        assert_eq!(seconds(5), ("begun", 20, 5, 20.0));
+        // So short a run begins anew.
+        assert_eq!(seconds(20), ("begun", 20, 20, 60.0));
+        std::fs::write(&path, "half").unwrap();
+        let broken = Planned::new(&results, "a".to_string(), [20, 2], 5, None).unwrap_err().to_string();
+        assert!(broken.contains("a.checkpoint: "), "{broken}");
+        report::save(&results.file("a", "json"), &7).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(seconds(5), ("done", 20, 0, 0.0));
     }
 }

@@ -11,9 +11,10 @@ use kd_data::encode::WordPieces;
 use kd_teachers::checkpoint::{Checkpoint, is_head};
 use kd_teachers::config::EncoderConfig;
 use kd_teachers::heads::{Pooling, Representation, RepresentationOptions};
-use kd_teachers::hub::{FindOptions, HubEnvironment, ModelFiles};
+use kd_teachers::hub::ModelFiles;
 
 use super::options::{PoolingChoice, StudentOptions};
+use crate::model_files;
 
 /// A pretrained encoder.
 #[derive(Debug)]
@@ -35,8 +36,7 @@ impl Pretrained {
     /// # Errors
     /// If a file cannot be found or read.
     pub(super) fn open(options: &StudentOptions) -> Result<Self> {
-        let find = FindOptions { pickle: options.pickle, ..FindOptions::default() };
-        let files = ModelFiles::find_with(&options.student, &options.revision, &HubEnvironment::from_env()?, &find)?;
+        let files = model_files::find(&options.student, &options.revision, options.pickle)?;
         let pieces = WordPieces::from_file(&files.tokenizer)?;
         let config = EncoderConfig::read(&files.config)?;
         pieces.check_vocabulary(config.vocabulary)?;

@@ -67,8 +67,8 @@ impl Comparison<'_> {
             let way = if let Way::Single(_) = run.way { Way::Single(0) } else { run.way };
             let device = name_of_device(experiment.device);
             let pace = pace_or_probe(state, &done, &decides, device, probed.entry((idx, way)), probe)?;
-            let (steps, evaluations) = (experiment.steps(), experiment.evaluations());
-            plan.push(Planned { name, state, steps, evaluations, pace });
+            let sizes = [experiment.steps(), experiment.evaluations()];
+            plan.push(Planned::new(experiment.results, name, sizes, experiment.checkpoint_every, pace)?);
         }
         Ok(plan)
     }

@@ -44,6 +44,7 @@ use crate::weighting::{Feedback, TeacherWeighting};
 pub use self::config::{Interval, TrainerConfig};
 pub use self::json_lines::JsonLines;
 pub use self::report::{Evaluation, Observer, Report};
+pub use self::state::Saved;
 pub use self::tensor_board::TensorBoard;
 
 /// How [`Trainer::fit`] ended.

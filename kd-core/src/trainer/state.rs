@@ -33,6 +33,25 @@ struct State {
     best: Option<Evaluation>,
 }
 
+/// How far the run of a checkpoint has come.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Saved {
+    /// Steps made, skipped ones included.
+    pub step: usize,
+    /// The evaluations made.
+    pub evaluations: Vec<Evaluation>,
+}
+
+impl Saved {
+    /// Of the trainer's checkpoint at `path`, without its tensors.
+    ///
+    /// # Errors
+    /// If there is none, or something else.
+    pub fn read(path: &Path) -> Result<Self> {
+        checkpoint::load_state(path)
+    }
+}
+
 impl Trainer<'_> {
     /// Writes the checkpoint now, if there is a place for one; [`fit`](Self::fit) does it when it is due.
     ///

@@ -4,26 +4,33 @@ use std::path::Path;
 
 use serde_json::{Map, Value as Json};
 
-use super::{Columns, Value, example};
-use crate::error::{Error, Result, read_text};
+use super::{Columns, Examples, Value, example};
+use crate::error::{Error, Result};
 use crate::example::TextExample;
+use crate::text_lines::TextLines;
 
-pub(super) fn read(path: &Path, columns: &Columns) -> Result<Vec<TextExample>> {
-    let text = read_text(path)?;
-    let rows = text.lines().zip(1..).filter(|(text, _)| !text.trim().is_empty());
-    rows.map(|(text, line)| {
-        let object: Map<String, Json> =
-            serde_json::from_str(text).map_err(|error| Error::line(path, line, "a JSON object", error.to_string()))?;
-        example(path, line, columns, &mut |column| match object.get(column) {
-            Some(json) => Ok(value(json)),
-            None => {
-                let names: Vec<&str> = object.keys().map(String::as_str).collect();
-                let found = format!("the keys `{}`", names.join("`, `"));
-                Err(Error::line(path, line, format!("a key `{column}`"), found))
-            }
-        })
+pub(super) fn examples(path: &Path, columns: &Columns) -> Result<Examples> {
+    let mut lines = TextLines::open(path)?;
+    let (path, columns) = (path.to_path_buf(), columns.clone());
+    let rows = std::iter::from_fn(move || lines.next_line().transpose());
+    let some = rows.filter(|row| row.as_ref().map_or(true, |(_, text)| !text.trim().is_empty()));
+    Ok(Box::new(some.map(move |row| {
+        let (line, text) = row?;
+        of_object(&path, line, text.trim_end_matches(['\n', '\r']), &columns)
+    })))
+}
+
+fn of_object(path: &Path, line: usize, text: &str, columns: &Columns) -> Result<TextExample> {
+    let object: Map<String, Json> =
+        serde_json::from_str(text).map_err(|error| Error::line(path, line, "a JSON object", error.to_string()))?;
+    example(path, line, columns, &mut |column| match object.get(column) {
+        Some(json) => Ok(value(json)),
+        None => {
+            let names: Vec<&str> = object.keys().map(String::as_str).collect();
+            let found = format!("the keys `{}`", names.join("`, `"));
+            Err(Error::line(path, line, format!("a key `{column}`"), found))
+        }
     })
-    .collect()
 }
 
 fn value(json: &Json) -> Value {

@@ -3,21 +3,24 @@
 use std::fs::File;
 use std::path::Path;
 
+use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
+use parquet::record::reader::RowIter;
 use parquet::schema::types::Type;
 
-use super::{Columns, Value, example};
+use super::{Columns, Examples, Value, example};
 use crate::error::{Error, Result};
-use crate::example::TextExample;
 use crate::separated::Header;
 
-pub(super) fn read(path: &Path, columns: &Columns) -> Result<Vec<TextExample>> {
+pub(super) fn examples(path: &Path, columns: &Columns) -> Result<Examples> {
     let file = File::open(path).map_err(Error::io(path))?;
-    let wrong = |error: parquet::errors::ParquetError| Error::file(path, "a Parquet file", error.to_string());
-    let reader = SerializedFileReader::new(file).map_err(wrong)?;
+    let (path, columns) = (path.to_path_buf(), columns.clone());
+    let place = path.clone();
+    let wrong = move |error: ParquetError| Error::file(&place, "a Parquet file", error.to_string());
+    let reader = SerializedFileReader::new(file).map_err(&wrong)?;
     let schema = reader.metadata().file_metadata().schema();
-    let header = Header::new(path, 1, schema.get_fields().iter().map(|field| field.name()).collect());
+    let header = Header::new(&path, 1, schema.get_fields().iter().map(|field| field.name()).collect());
     // Of a wide table only these columns are read.
     let mut names = vec![&columns.first];
     names.extend([&columns.second, &columns.label, &columns.group].into_iter().flatten());
@@ -28,18 +31,16 @@ pub(super) fn read(path: &Path, columns: &Columns) -> Result<Vec<TextExample>> {
             fields.push(field);
         }
     }
-    let projection = Type::group_type_builder(schema.name()).with_fields(fields).build().map_err(wrong)?;
-    let rows = reader.get_row_iter(Some(projection)).map_err(wrong)?;
-    rows.zip(1..)
-        .map(|(row, line)| {
-            let row = row.map_err(wrong)?;
-            let fields: Vec<(&String, &Field)> = row.get_column_iter().collect();
-            example(path, line, columns, &mut |column| {
-                let field = fields.iter().find(|(name, _)| *name == column).map(|(_, field)| value(field));
-                field.ok_or_else(|| Error::line(path, line, format!("a column `{column}`"), "none"))
-            })
+    let projection = Type::group_type_builder(schema.name()).with_fields(fields).build().map_err(&wrong)?;
+    let rows = RowIter::from_file_into(Box::new(reader)).project(Some(projection)).map_err(&wrong)?;
+    Ok(Box::new(rows.zip(1..).map(move |(row, line)| {
+        let row = row.map_err(&wrong)?;
+        let fields: Vec<(&String, &Field)> = row.get_column_iter().collect();
+        example(&path, line, &columns, &mut |column| {
+            let field = fields.iter().find(|(name, _)| *name == column).map(|(_, field)| value(field));
+            field.ok_or_else(|| Error::line(&path, line, format!("a column `{column}`"), "none"))
         })
-        .collect()
+    })))
 }
 
 fn value(field: &Field) -> Value {

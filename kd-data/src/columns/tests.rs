@@ -122,6 +122,43 @@ fn wrong_tables_are_named_with_their_line() {
     );
 }
 
+#[test]
+fn rows_come_one_after_the_other_until_one_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let columns = Columns { label: Some("b".into()), ..Columns::text("a") };
+    for (name, text) in [
+        ("a.tsv", "a\tb\n1\tx\n2\tx\n3\t\n4\tx\n"),
+        ("a.csv", "a,b\n1,x\n2,x\n3,\n4,x\n"),
+        (
+            "a.jsonl",
+            "\n{\"a\": 1, \"b\": \"x\"}\n{\"a\": 2, \"b\": \"x\"}\n{\"a\": 3, \"b\": \"\"}\n{\"a\": 4, \"b\": \"x\"}\n",
+        ),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let mut rows = Rows::open(&path, &columns).unwrap();
+        for (first, line) in [("1", 2), ("2", 3)] {
+            let row = rows.next().unwrap().unwrap();
+            assert_eq!((row.first.as_str(), row.line), (first, line), "{name}");
+        }
+        let expected = format!("{name}:4: expected the name of a class in column `b`, found ``");
+        let error = rows.next().unwrap().unwrap_err().to_string();
+        assert!(error.ends_with(&expected), "{error}");
+        assert!(rows.next().is_none(), "{name}: something behind an error");
+        assert!(read_columns(&path, &columns).unwrap_err().to_string().ends_with(&expected));
+        // What is no text is found when its line is read.
+        let mut bytes = text.as_bytes().to_vec();
+        let (byte, line) = (text.find('2').unwrap(), 3);
+        bytes[byte] = 0xff;
+        std::fs::write(&path, bytes).unwrap();
+        let mut rows = Rows::open(&path, &columns).unwrap();
+        assert!(rows.next().unwrap().is_ok(), "{name}");
+        let expected = format!("{name}:{line}: expected utf-8, found an invalid sequence at byte {byte} of the file");
+        let error = rows.next().unwrap().unwrap_err().to_string();
+        assert!(error.ends_with(&expected), "{error}");
+    }
+}
+
 #[cfg(feature = "parquet")]
 mod parquet {
     use super::*;

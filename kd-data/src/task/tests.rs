@@ -99,6 +99,55 @@ fn intents_and_slots_come_from_the_same_folder() {
 }
 
 #[test]
+fn a_share_is_what_all_would_be_without_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let columns = Task::of_columns("columns", Columns { second: Some("b".into()), ..Columns::text("a") });
+    for (task, path) in [
+        (columns.clone(), write("a.tsv", "a\tb\n0\tx\n1\tx\n\"2\tx\n3\tx\n4\tx\n")),
+        (columns.clone(), write("a.csv", "b,a\r\nx,0\r\nx,\"1\n\"\r\nx,2\r\n\r\nx,3\r\nx,4\r\n")),
+        (
+            columns.clone(),
+            write("a.jsonl", &(0..5).map(|a| format!("{{\"a\": {a}, \"b\": \"x\"}}\n")).collect::<String>()),
+        ),
+        (
+            Task::named("snli").unwrap(),
+            write("b.txt", "gold_label\tsentence1\tsentence2\nneutral\ta\tb\n-\ta\tb\nneutral\tc\td\n"),
+        ),
+        (Task::named("wnut17").unwrap(), write("a.conll", "a\tO\n\nb\tO\n\nc\tO\n\nd\tO\n\ne\tO\n")),
+    ] {
+        let all = task.read(&path).unwrap();
+        for (share, of) in [(0, 1), (0, 2), (1, 2), (2, 3), (6, 7)] {
+            let (mut next, mut selected) = (0, all.clone());
+            let found = task.read_where(&path, &mut || {
+                next += 1;
+                (next - 1) % of == share
+            });
+            let mut idx = 0..;
+            let mut is_in = || idx.next().is_some_and(|idx: usize| idx % of == share);
+            match &mut selected {
+                Examples::Texts { data, .. } => data.examples.retain(|_| is_in()),
+                Examples::Sentences(data) => data.examples.retain(|_| is_in()),
+            }
+            assert_eq!(found.unwrap(), selected, "{} {share}/{of}", path.display());
+            assert_eq!(next, all.len(), "asked once for every example");
+        }
+    }
+    // What is wrong in one share is wrong in all.
+    let broken = write("b.tsv", "a\tb\n0\tx\n1\n2\tx\n");
+    for share in 0..3 {
+        let mut idx = 0..;
+        let read = columns.read_where(&broken, &mut || idx.next() == Some(share));
+        let message = read.unwrap_err().to_string();
+        assert!(message.ends_with("b.tsv:3: expected 2 columns as on line 1, found 1 column"), "{message}");
+    }
+}
+
+#[test]
 fn scores_of_classes_by_hand() {
     // Predicted 1, 1, 0, 0 and gold 1, 0, 1, 0: accuracy 1/2; one of two predicted and of two gold: F1 1/2.
     let gold =

@@ -38,11 +38,17 @@ pub(super) struct Missing {
     pub(super) file: String,
     /// What to do, if what is there says more than that it is missing.
     pub(super) advice: Option<String>,
+    /// Weights that are there and not allowed.
+    pub(super) pickled: Option<&'static str>,
 }
 
 impl Missing {
+    pub(super) fn file(name: impl Into<String>) -> Self {
+        Self { file: name.into(), advice: None, pickled: None }
+    }
+
     pub(super) fn shard(name: &str, layout: &Layout) -> Self {
-        Self { file: format!("{name}, a shard of {},", layout.weights), advice: None }
+        Self::file(format!("{name}, a shard of {},", layout.weights))
     }
 }
 
@@ -50,33 +56,29 @@ impl Layout {
     /// Chooses among the files that are there.
     pub(super) fn choose(has: &dyn Fn(&str) -> bool, pickle: bool) -> Result<Self, Missing> {
         if !has(CONFIG) {
-            return Err(Missing { file: CONFIG.into(), advice: None });
+            return Err(Missing::file(CONFIG));
         }
         let weights = |names: [&'static str; 2]| [false, true].into_iter().zip(names).find(|(_, name)| has(name));
         let (pickle, (sharded, weights)) = match (weights(SAFETENSORS_OR_INDEX), weights(PICKLES)) {
             (Some(found), _) => (false, found),
             (None, Some(found)) if pickle => (true, found),
             (None, found) => {
-                let advice = match found {
-                    Some((_, name)) => Some(format!(
-                        "there are only pickled weights, {name}: convert them to safetensors (save_pretrained of \
-                         transformers does), or allow them with `FindOptions {{ pickle: true, .. }}`"
-                    )),
-                    None => ["tf_model.h5", "flax_model.msgpack"]
-                        .into_iter()
-                        .find(|other| has(other))
-                        .map(|other| format!("there is a {other}, convert it to safetensors")),
-                };
-                return Err(Missing { file: SAFETENSORS.into(), advice });
+                let others = ["tf_model.h5", "flax_model.msgpack"];
+                let advice = others.into_iter().find(|other| has(other));
+                return Err(Missing {
+                    advice: advice.map(|other| format!("there is a {other}, convert it to safetensors")),
+                    pickled: found.map(|(_, name)| name),
+                    ..Missing::file(SAFETENSORS)
+                });
             }
         };
         let Some(tokenizer) = TOKENIZERS.into_iter().find(|files| files.iter().all(|file| has(file))) else {
             let advice = ["spiece.model", "sentencepiece.bpe.model", "spm.model"].into_iter().find(|other| has(other));
             return Err(Missing {
-                file: "tokenizer.json, vocab.txt, or vocab.json with merges.txt,".into(),
                 advice: advice.map(|other| {
                     format!("there is a {other}: AutoTokenizer of transformers saves it as tokenizer.json")
                 }),
+                ..Missing::file("tokenizer.json, vocab.txt, or vocab.json with merges.txt,")
             });
         };
         Ok(Self { weights, sharded, pickle, tokenizer })
@@ -109,12 +111,22 @@ pub(super) struct Place<'a> {
 
 impl Place<'_> {
     pub(super) fn missing(&self, missing: Missing) -> Error {
-        Error::NotFound(Box::new(NotFound {
+        let not_found = |advice: String| NotFound {
             id: self.id.to_string(),
             revision: self.revision.to_string(),
             file: missing.file,
             folder: self.folder.to_path_buf(),
-            advice: missing.advice.unwrap_or_else(|| self.advice.to_string()),
-        }))
+            advice,
+        };
+        match missing.pickled {
+            Some(name) => {
+                let found = not_found(format!("there are only pickled weights, {name}")).to_string();
+                Error::Pickled { found }
+            }
+            None => {
+                let advice = missing.advice.unwrap_or_else(|| self.advice.to_string());
+                Error::NotFound(Box::new(not_found(advice)))
+            }
+        }
     }
 }
