@@ -3,7 +3,7 @@
 //! `y = activation(norm(b + Σ_{i, j} W_{i, j} x_{s + i, t + j}))`. In the published code the normalisation was asked for and never
 //! applied, and so its default here is no: with `batch_norm` true it is. Padding of either axis is 0 to it.
 //!
-//! The windows of a batch are not kept for the backward.
+//! On the CPU the windows of a batch are not kept for the backward, and padding is not computed.
 
 use std::ops::RangeInclusive;
 
@@ -11,11 +11,11 @@ use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use kd_core::model::Mode;
 use kd_core::nn::{Activation, ActivationKind, BatchNorm};
-use kd_core::ops;
+use kd_core::ops::{self, cpu};
 use serde::Deserialize;
 
+use super::maps::{Tokens, convolution};
 use super::pooling_windows::{Sizes, infer_map, masks};
-use super::recomputed::recomputed;
 use super::windows::{PaddingType, Windows};
 use super::{Block, BlockConfig, Shape, Site, Value, mask_or_ones};
 
@@ -116,14 +116,20 @@ struct Conv2d {
 
 impl Block for Conv2d {
     fn forward(&self, inputs: &[Value], mode: Mode) -> Result<Value> {
-        let x = if self.legacy_padding { inputs[0].tensor.clone() } else { inputs[0].zeroed()? };
-        let windows = self.windows;
-        let inside = windows[0].outputs(x.dim(1)?) * windows[1].outputs(x.dim(2)?) * self.weight.dim(1)?;
-        let mut y = recomputed(&x, &self.weight, &self.bias, inside, move |x, weight, bias| {
+        let mut activation = self.activation.as_ref();
+        let mut y = if cpu::has_kernel(&inputs[0].tensor) {
+            let x = &inputs[0].tensor;
+            let tokens = if self.legacy_padding { Tokens::all(x)? } else { Tokens::of(&inputs[0])? };
+            // Nothing stands between the product and the activation.
+            let relu = activation.take_if(|it| self.norm.is_none() && it.kind() == ActivationKind::ReLU).is_some();
+            convolution(x, &self.weight, &self.bias, self.windows, relu, tokens)?
+        } else {
+            let x = if self.legacy_padding { inputs[0].tensor.clone() } else { inputs[0].zeroed()? };
             // Windows of axis 2 first, so that the last axis has them row by row.
-            let columns = Tensor::cat(&windows[1].places(x, 2, 0.0)?, 3)?;
-            ops::linear(&Tensor::cat(&windows[0].places(&columns, 1, 0.0)?, 3)?, weight, Some(bias))
-        })?;
+            let columns = Tensor::cat(&self.windows[1].places(&x, 2, 0.0)?, 3)?;
+            let windows = Tensor::cat(&self.windows[0].places(&columns, 1, 0.0)?, 3)?;
+            ops::linear(&windows, &self.weight, Some(&self.bias))?
+        };
         let [mask, second_mask] = masks(&self.windows, &inputs[0])?;
         if let Some(norm) = &self.norm {
             let (batch, height, width, _) = y.dims4()?;
@@ -137,7 +143,7 @@ impl Block for Conv2d {
             };
             y = norm.forward(&y, of_map.as_ref(), mode)?;
         }
-        if let Some(activation) = &self.activation {
+        if let Some(activation) = activation {
             // Channels stand last here, where a softmax over channels is over axis 1.
             y = match activation.kind() {
                 ActivationKind::Softmax2d => ops::softmax(&y)?,

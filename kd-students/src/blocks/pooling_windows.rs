@@ -8,8 +8,10 @@ use std::ops::RangeInclusive;
 use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use kd_core::model::Mode;
+use kd_core::ops::cpu;
 use serde::Deserialize;
 
+use super::maps::{Tokens, pooling};
 use super::pool::{PoolType, finite};
 use super::value::replace_padding;
 use super::windows::{PaddingType, Windows};
@@ -163,9 +165,33 @@ struct WindowPooling {
     legacy_padding: bool,
 }
 
+impl WindowPooling {
+    fn on_cpu(&self, input: &Value) -> Result<Tensor> {
+        let one = Windows { size: 1, stride: 1, padding: 0, padding_type: PaddingType::Valid };
+        let (windows, axis) = match self.windows[..] {
+            [down, across] => ([down, across], None),
+            // The last axis of a matrix of two texts has padding, that of others is channels.
+            [down] => ([down, one], Some(if input.second_mask.is_some() { 3 } else { 2 })),
+            _ => bail!("expected windows on one axis or two, found {}", self.windows.len()),
+        };
+        let map = match axis {
+            Some(axis) => input.with(input.tensor.unsqueeze(axis)?),
+            None => input.clone(),
+        };
+        let tokens = if self.legacy_padding { Tokens::all(&map.tensor)? } else { Tokens::of(&map)? };
+        let y = pooling(&map.tensor, windows, self.pool_type, tokens)?;
+        axis.map_or(Ok(y.clone()), |axis| y.squeeze(axis))
+    }
+}
+
 impl Block for WindowPooling {
     fn forward(&self, inputs: &[Value], _: Mode) -> Result<Value> {
         let input = &inputs[0];
+        let [mask, second_mask] = masks(&self.windows, input)?;
+        if cpu::has_kernel(&input.tensor) {
+            let x = self.on_cpu(input)?;
+            return Ok(Value { second_mask, ..Value::masked(x, mask) });
+        }
         let outside = match self.pool_type {
             PoolType::Max => f64::NEG_INFINITY,
             PoolType::Mean => 0.0,
@@ -193,7 +219,6 @@ impl Block for WindowPooling {
         // Without masks every window has a value, for padding is less than a window.
         let has_padding = input.mask.is_some() || input.second_mask.is_some();
         let x = if self.pool_type == PoolType::Max && has_padding { finite(&x)? } else { x };
-        let [mask, second_mask] = masks(&self.windows, input)?;
         Ok(Value { second_mask, ..Value::masked(x, mask) })
     }
 }

@@ -2,6 +2,9 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 use kd_core::batch::Sequence;
+use kd_core::ops::cpu;
+
+use super::maps::{Tokens, kept};
 
 /// A tensor between two blocks.
 #[derive(Debug, Clone)]
@@ -75,6 +78,9 @@ impl Value {
     /// # Errors
     /// If a mask does not fit the tensor.
     pub fn zeroed(&self) -> Result<Tensor> {
+        if (self.mask.is_some() || self.second_mask.is_some()) && cpu::has_kernel(&self.tensor) {
+            return kept(&self.tensor, Tokens::of(self)?);
+        }
         let mut tensor = self.tensor.clone();
         for (axis, mask) in [(1, &self.mask), (2, &self.second_mask)] {
             if let Some(mask) = mask {

@@ -10,6 +10,8 @@
 //! What an example's outputs are does not depend on the batch: a text shorter than the window is padded up to it, and a text of
 //! no tokens has no outputs.
 
+use std::ops::Range;
+
 use candle_core::{DType, Result, Tensor};
 use serde::Deserialize;
 
@@ -78,6 +80,26 @@ impl Windows {
         }
     }
 
+    /// Outputs of a text of so many tokens, which a longer batch does not change.
+    pub(crate) fn valid(&self, tokens: usize) -> usize {
+        if tokens == 0 { 0 } else { self.outputs(tokens) }
+    }
+
+    /// Positions ahead of the text where the first window starts.
+    pub(crate) fn before(&self) -> usize {
+        match self.padding_type {
+            PaddingType::Same => (self.size - 1) / 2,
+            PaddingType::Valid => self.padding,
+        }
+    }
+
+    /// The positions of a text of so many tokens that are under the window of `output`.
+    pub(crate) fn inside(&self, output: usize, tokens: usize) -> Range<usize> {
+        let start = output * self.stride;
+        let end = (start + self.size).saturating_sub(self.before()).min(tokens);
+        start.saturating_sub(self.before()).min(end)..end
+    }
+
     /// `(batch, outputs)` u8 from the mask of the inputs, `(batch, len)` u8; stays on its device.
     pub(crate) fn mask(&self, mask: &Tensor) -> Result<Tensor> {
         let outputs = self.outputs(mask.dim(1)?);
@@ -104,10 +126,7 @@ impl Windows {
     pub(crate) fn places(&self, x: &Tensor, axis: usize, outside: f64) -> Result<Vec<Tensor>> {
         let len = x.dim(axis)?;
         let outputs = self.outputs(len);
-        let before = match self.padding_type {
-            PaddingType::Same => (self.size - 1) / 2,
-            PaddingType::Valid => self.padding,
-        };
+        let before = self.before();
         // So many positions that a cut of outputs · stride from every place fits.
         let needed = self.size - 1 + outputs * self.stride;
         let after = needed.saturating_sub(before + len);
