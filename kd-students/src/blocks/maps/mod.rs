@@ -50,7 +50,7 @@ impl Tokens {
     /// Those of the masks of a value of rank 2 or more; every position where there is no mask, or no axis 2.
     ///
     /// # Errors
-    /// If a mask is not `(batch, len)` of its axis.
+    /// If a mask is not `(batch, len)` of its axis, or has padding in front of a token.
     pub(super) fn of(value: &Value) -> Result<Self> {
         let mut tokens = Self::all(&value.tensor)?;
         for (axis, mask) in [(1, &value.mask), (2, &value.second_mask)] {
@@ -60,7 +60,12 @@ impl Tokens {
                 candle_core::bail!("expected a mask of axes 0 and {axis} of {dims:?}, found {:?}", mask.dims());
             }
             for (tokens, row) in tokens.0.iter_mut().zip(mask.to_vec2::<u8>()?) {
-                tokens[axis - 1] = row.iter().filter(|&&token| token != 0).count();
+                tokens[axis - 1] = row.iter().take_while(|&&token| token != 0).count();
+                if row[tokens[axis - 1]..].iter().any(|&token| token != 0) {
+                    candle_core::bail!(
+                        "expected a mask of axis {axis} with padding behind the tokens only, found {row:?}"
+                    );
+                }
             }
         }
         Ok(tokens)

@@ -174,6 +174,10 @@ fn tokens_are_those_of_the_masks() {
     let wrong = Value { second_mask: Some(mask), ..Value::new(random(1, (2, 3, 4)).unwrap()) };
     let message = Tokens::of(&wrong).unwrap_err().to_string();
     assert!(message.contains("expected a mask of axes 0 and 2 of [2, 3, 4], found [2, 3]"), "{message}");
+    let holes = Tensor::new(&[[1u8, 0, 1], [1, 1, 0]], &Cpu).unwrap();
+    let holes = Value { mask: Some(holes), ..Value::new(random(1, (2, 3, 4)).unwrap()) };
+    let message = Tokens::of(&holes).unwrap_err().to_string();
+    assert!(message.contains("axis 1 with padding behind the tokens only, found [1, 0, 1]"), "{message}");
 }
 
 #[test]
