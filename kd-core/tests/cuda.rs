@@ -15,7 +15,8 @@ use kd_core::ops::encoder_layer::{EncoderLayer, encoder_layer};
 use kd_core::ops::lstm::{LstmWeights, bidirectional};
 use kd_core::ops::{self, Activation, char_cnn::char_cnn, crf, distillation};
 use kd_core::optim::{
-    Accumulator, AdamW, AdamWConfig, AdamaxConfig, Ema, EmaConfig, Optimizer, OptimizerConfig, SgdConfig, gradient_norm,
+    Accumulator, AdadeltaConfig, AdagradConfig, AdamConfig, AdamW, AdamWConfig, AdamaxConfig, Ema, EmaConfig,
+    NAdamConfig, Optimizer, OptimizerConfig, RAdamConfig, RmsPropConfig, SgdConfig, gradient_norm,
 };
 use kd_core::testing::{assert_close, random};
 
@@ -401,12 +402,19 @@ fn trained(config: OptimizerConfig, dtype: DType, device: &Device) -> Result<(Ve
 fn optimizers() {
     let gpu = gpu();
     let sgd = |momentum, nesterov| SgdConfig { lr: 0.1, momentum, nesterov, weight_decay: 0.1 };
-    let configs: [OptimizerConfig; 5] = [
+    let configs: [OptimizerConfig; 12] = [
         AdamWConfig { weight_decay: 0.1, ..AdamWConfig::with_lr(0.1) }.into(),
         sgd(0.0, false).into(),
         sgd(0.9, false).into(),
         sgd(0.9, true).into(),
         AdamaxConfig { weight_decay: 0.1, ..AdamaxConfig::with_lr(0.1) }.into(),
+        AdamConfig::with_lr(0.1).into(),
+        AdamConfig { weight_decay: 0.1, ..AdamConfig::with_lr(0.1) }.into(),
+        NAdamConfig { weight_decay: 0.1, ..NAdamConfig::with_lr(0.1) }.into(),
+        RAdamConfig { weight_decay: 0.1, ..RAdamConfig::with_lr(0.1) }.into(),
+        AdagradConfig { weight_decay: 0.1, ..AdagradConfig::with_lr(0.1) }.into(),
+        AdadeltaConfig { weight_decay: 0.1, ..AdadeltaConfig::with_lr(1.0) }.into(),
+        RmsPropConfig { weight_decay: 0.1, momentum: 0.5, centered: true, ..RmsPropConfig::with_lr(0.01) }.into(),
     ];
     for config in configs {
         for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::BF16, 2e-2)] {

@@ -9,7 +9,10 @@ use candle_core::Result;
 use kd_core::batch::{Batch, Described};
 use kd_core::model::{Mode, Output, Student};
 use kd_core::objective::{Loss, Objective, Part, WeightedSum};
-use kd_core::optim::{AdamWConfig, AdamaxConfig, EmaConfig, Group, OptimizerConfig, SgdConfig};
+use kd_core::optim::{
+    AdadeltaConfig, AdagradConfig, AdamConfig, AdamWConfig, AdamaxConfig, EmaConfig, Group, NAdamConfig,
+    OptimizerConfig, RAdamConfig, RmsPropConfig, SgdConfig,
+};
 use kd_core::schedule::{Schedule, ValueSchedule};
 use kd_core::trainer::{Evaluation, Interval, JsonLines, Observer, Outcome, Report, Trainer, TrainerConfig};
 use kd_core::{Error, losses};
@@ -48,18 +51,24 @@ impl Observer for Ending<'_> {
 }
 
 fn configs() -> Vec<TrainerConfig> {
-    let optimizers: [OptimizerConfig; 3] = [
+    let optimizers: [OptimizerConfig; 9] = [
         AdamWConfig::with_lr(0.05).into(),
         SgdConfig { momentum: 0.9, ..SgdConfig::with_lr(0.05) }.into(),
         AdamaxConfig::with_lr(0.05).into(),
+        NAdamConfig::with_lr(0.05).into(),
+        RAdamConfig::with_lr(0.05).into(),
+        AdamConfig { weight_decay: 0.1, ..AdamConfig::with_lr(0.05) }.into(),
+        AdagradConfig { lr_decay: 0.1, ..AdagradConfig::with_lr(0.05) }.into(),
+        AdadeltaConfig::with_lr(1.0).into(),
+        RmsPropConfig { momentum: 0.9, centered: true, ..RmsPropConfig::with_lr(0.01) }.into(),
     ];
     let with = |(idx, optimizer)| TrainerConfig {
         schedule: Schedule::WarmupCosine { warmup: 3, total: STEPS },
         groups: vec![Group::with_lr_factor("table.*", 0.5)],
         clip_norm: Some(0.5),
-        accumulate: [1, 3, 2][idx],
-        ema: [Some(EmaConfig::with_decay(0.8)), None, Some(EmaConfig { decay: 0.5, warm_up: false })][idx],
-        evaluate_every: [Interval::Steps(3), Interval::Epochs(2), Interval::Epochs(1)][idx],
+        accumulate: [1, 3, 2][idx % 3],
+        ema: [Some(EmaConfig::with_decay(0.8)), None, Some(EmaConfig { decay: 0.5, warm_up: false })][idx % 3],
+        evaluate_every: [Interval::Steps(3), Interval::Epochs(2), Interval::Epochs(1)][idx % 3],
         checkpoint_every: 4,
         max_skipped: 2,
         seed: 11,
@@ -121,7 +130,7 @@ fn killed_anywhere_is_uninterrupted() {
         assert_eq!((whole.outcome, whole.skipped), (Outcome::Finished, 3));
         assert_eq!(whole.log.lines().count(), STEPS);
         assert_eq!(whole.log.matches("\"is_skipped\":true").count(), 3);
-        for step in (1..STEPS).step_by(idx + 1) {
+        for step in (1..STEPS).step_by(if idx < 3 { idx + 1 } else { 6 }) {
             let asked = folder.path().join(format!("asked {step}"));
             assert_eq!(run(&asked, config, End::Asked(step)).unwrap().outcome, Outcome::Interrupted);
             assert_eq!(run(&asked, config, End::Never).unwrap(), whole, "config {idx} broken off after step {step}");

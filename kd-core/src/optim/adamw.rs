@@ -93,16 +93,8 @@ impl Optimizer for AdamW {
         let AdamWConfig { lr, beta1, beta2, eps, .. } = self.config;
         self.slots.step(gradients, sparse, |step| {
             let lr = lr * lr_factor * step.lr_factor;
-            let (correction1, correction2) = (1.0 - beta1.powi(step.updates), 1.0 - beta2.powi(step.updates));
-            AdamWRule {
-                gradient_scale,
-                keep: [beta1, beta2],
-                take: [1.0 - beta1, 1.0 - beta2],
-                step: lr / correction1,
-                root: 1.0 / correction2.sqrt(),
-                eps,
-                decay: 1.0 - lr * step.weight_decay,
-            }
+            let rule = AdamWRule::new([beta1, beta2], lr, eps, step.weight_decay, step.updates);
+            AdamWRule { gradient_scale, ..rule }
         })
     }
 
@@ -111,8 +103,8 @@ impl Optimizer for AdamW {
 
 /// Numbers of one step. In f32 `1 - 0.999` would be off by 1e-5 of its value, so all of them are made in f64.
 #[derive(Debug, Clone, Copy)]
-struct AdamWRule {
-    gradient_scale: f64,
+pub(super) struct AdamWRule {
+    pub(super) gradient_scale: f64,
     /// `[β₁, β₂]`
     keep: [f64; 2],
     /// `[1 - β₁, 1 - β₂]`
@@ -126,19 +118,57 @@ struct AdamWRule {
     decay: f64,
 }
 
+impl AdamWRule {
+    /// Of update `updates`, by a gradient that is not scaled.
+    pub(super) fn new(betas: [f64; 2], lr: f64, eps: f64, weight_decay: f64, updates: i32) -> Self {
+        let [correction1, correction2] = betas.map(|beta| 1.0 - beta.powi(updates));
+        Self {
+            gradient_scale: 1.0,
+            keep: betas,
+            take: betas.map(|beta| 1.0 - beta),
+            step: lr / correction1,
+            root: 1.0 / correction2.sqrt(),
+            eps,
+            decay: 1.0 - lr * weight_decay,
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn numbers(self) -> Numbers {
+        let [step, root, eps, decay] = [self.step, self.root, self.eps, self.decay].map(|x| x as f32);
+        Numbers { keep: self.keep.map(|x| x as f32), take: self.take.map(|x| x as f32), step, root, eps, decay }
+    }
+}
+
+/// Those of the rule in f32, but for the gradient's scale.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Numbers {
+    keep: [f32; 2],
+    take: [f32; 2],
+    step: f32,
+    root: f32,
+    eps: f32,
+    decay: f32,
+}
+
+impl Numbers {
+    #[inline(always)]
+    pub(super) fn apply(self, weight: &mut f32, gradient: f32, m: &mut f32, v: &mut f32) {
+        let Self { keep, take, step, root, eps, decay } = self;
+        *m = keep[0] * *m + take[0] * gradient;
+        *v = keep[1] * *v + take[1] * gradient * gradient;
+        *weight = *weight * decay - step * *m / (v.sqrt() * root + eps);
+    }
+}
+
 impl Rule<2> for AdamWRule {
     const NAME: &'static str = "adamw";
 
     #[inline(always)]
     fn apply(self, weights: &mut [f32], gradient: &[f32], [m, v]: [&mut [f32]; 2]) {
-        let (keep, take) = (self.keep.map(|x| x as f32), self.take.map(|x| x as f32));
-        let [gradient_scale, step, root, eps, decay] =
-            [self.gradient_scale, self.step, self.root, self.eps, self.decay].map(|x| x as f32);
+        let (gradient_scale, numbers) = (self.gradient_scale as f32, self.numbers());
         for (((weight, &gradient), m), v) in weights.iter_mut().zip(gradient).zip(m).zip(v) {
-            let gradient = gradient * gradient_scale;
-            *m = keep[0] * *m + take[0] * gradient;
-            *v = keep[1] * *v + take[1] * gradient * gradient;
-            *weight = *weight * decay - step * *m / (v.sqrt() * root + eps);
+            numbers.apply(weight, gradient * gradient_scale, m, v);
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! | type or function                      | does                                                      |
 //! |---------------------------------------|-----------------------------------------------------------|
-//! | [`AdamW`], [`Sgd`], [`Adamax`]        | one update of named variables; all are an [`Optimizer`]   |
+//! | [`AdamW`], [`Adam`], [`Adamax`], [`NAdam`], [`RAdam`], [`Adagrad`], [`Adadelta`], [`RmsProp`], [`Sgd`] | one update of named variables; all are an [`Optimizer`] |
 //! | [`OptimizerConfig`]                   | which of them, and its settings                           |
 //! | [`Group`], [`layer_wise_decay`]       | other rates, other decay, frozen variables, by name       |
 //! | [`gradient_norm`], [`clip_scale`]     | clipping by the norm of all gradients together            |
@@ -28,11 +28,17 @@
 //! ```
 
 mod accumulate;
+mod adadelta;
+mod adagrad;
+mod adam;
 mod adamax;
 mod adamw;
 mod ema;
 mod groups;
+mod nadam;
 mod norm;
+mod radam;
+mod rms_prop;
 mod sgd;
 mod slots;
 mod update;
@@ -44,12 +50,18 @@ use candle_core::{Result, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 pub use self::accumulate::{Accumulated, Accumulator};
+pub use self::adadelta::{Adadelta, AdadeltaConfig};
+pub use self::adagrad::{Adagrad, AdagradConfig};
+pub use self::adam::{Adam, AdamConfig};
 pub use self::adamax::{Adamax, AdamaxConfig};
 pub use self::adamw::{AdamW, AdamWConfig};
 pub use self::ema::{Ema, EmaConfig};
 pub use self::groups::{Group, layer_wise_decay};
+pub use self::nadam::{NAdam, NAdamConfig};
 pub(crate) use self::norm::sum_of_squares;
 pub use self::norm::{clip_scale, gradient_norm};
+pub use self::radam::{RAdam, RAdamConfig};
+pub use self::rms_prop::{RmsProp, RmsPropConfig};
 pub use self::sgd::{Sgd, SgdConfig};
 use crate::error::Error;
 use crate::ops::embedding::SparseGradient;
@@ -121,39 +133,61 @@ pub enum OptimizerConfig {
     Sgd(SgdConfig),
     /// Adam under the maximum norm.
     Adamax(AdamaxConfig),
+    /// Adam whose weight decay is a part of the gradient.
+    Adam(AdamConfig),
+    /// Adam with Nesterov's momentum.
+    NAdam(NAdamConfig),
+    /// Adam whose first steps do without the second moment.
+    RAdam(RAdamConfig),
+    /// Steps by the root of the sum of squared gradients.
+    Adagrad(AdagradConfig),
+    /// Steps of the size of the last ones.
+    Adadelta(AdadeltaConfig),
+    /// Steps by the root of the mean of squared gradients.
+    RmsProp(RmsPropConfig),
 }
 
-impl OptimizerConfig {
-    /// The optimiser of `named` with fresh moments.
-    ///
-    /// # Errors
-    /// If a setting is outside its range, or a group has no variable.
-    pub fn build(&self, named: Vec<(String, Var)>, groups: &[Group]) -> crate::Result<Box<dyn Optimizer>> {
-        Ok(match *self {
-            Self::AdamW(config) => Box::new(AdamW::with_groups(named, config, groups)?),
-            Self::Sgd(config) => Box::new(Sgd::with_groups(named, config, groups)?),
-            Self::Adamax(config) => Box::new(Adamax::with_groups(named, config, groups)?),
-        })
-    }
-}
+/// What is the same for every optimiser that there is.
+macro_rules! optimizers {
+    ($($name:ident $config:ident),*) => {
+        impl OptimizerConfig {
+            /// The optimiser of `named` with fresh moments.
+            ///
+            /// # Errors
+            /// If a setting is outside its range, or a group has no variable.
+            pub fn build(&self, named: Vec<(String, Var)>, groups: &[Group]) -> crate::Result<Box<dyn Optimizer>> {
+                Ok(match *self {
+                    $(Self::$name(config) => Box::new($name::with_groups(named, config, groups)?),)*
+                })
+            }
 
-impl From<AdamWConfig> for OptimizerConfig {
-    fn from(config: AdamWConfig) -> Self {
-        Self::AdamW(config)
-    }
-}
+            /// The peak learning rate.
+            pub fn lr(&self) -> f64 {
+                match self {
+                    $(Self::$name(config) => config.lr,)*
+                }
+            }
 
-impl From<SgdConfig> for OptimizerConfig {
-    fn from(config: SgdConfig) -> Self {
-        Self::Sgd(config)
-    }
-}
+            /// The same optimiser with another peak learning rate.
+            #[must_use]
+            pub fn with_lr(self, lr: f64) -> Self {
+                match self {
+                    $(Self::$name(config) => Self::$name($config { lr, ..config }),)*
+                }
+            }
+        }
 
-impl From<AdamaxConfig> for OptimizerConfig {
-    fn from(config: AdamaxConfig) -> Self {
-        Self::Adamax(config)
-    }
+        $(impl From<$config> for OptimizerConfig {
+            fn from(config: $config) -> Self {
+                Self::$name(config)
+            }
+        })*
+    };
 }
+optimizers!(
+    AdamW AdamWConfig, Sgd SgdConfig, Adamax AdamaxConfig, Adam AdamConfig, NAdam NAdamConfig, RAdam RAdamConfig,
+    Adagrad AdagradConfig, Adadelta AdadeltaConfig, RmsProp RmsPropConfig
+);
 
 /// Refuses a setting outside its range.
 fn ensure(holds: bool, field: &'static str, expected: &'static str, found: f64) -> crate::Result<()> {

@@ -116,7 +116,7 @@ fn what_is_wrong_is_named_with_its_path() {
         (
             "/training_params/optimizer/name",
             json!("LBFGS"),
-            "training_params.optimizer.name: expected SGD, Adam, AdamW or Adamax, found `LBFGS`",
+            "training_params.optimizer.name: expected SGD, Adam, AdamW, Adamax, NAdam, RAdam, Adagrad, Adadelta or RMSprop, found `LBFGS`",
         ),
         (
             "/training_params/optimizer/params",

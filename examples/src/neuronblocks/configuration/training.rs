@@ -89,7 +89,7 @@ impl Training {
         let clip_norm: f64 = section.or("clip_grad_norm_max_norm", -1.0)?;
         let training = Self {
             vocabulary: vocabulary(&section)?,
-            optimizer: optimizer::parse(section.required_section("optimizer")?, warnings)?,
+            optimizer: optimizer::parse(section.required_section("optimizer")?)?,
             clip_norm: (clip_norm != -1.0).then_some(clip_norm),
             lr_decay: section.or("lr_decay", 1.0)?,
             minimum_lr: section.or("minimum_lr", 0.0)?,
@@ -137,7 +137,7 @@ impl Training {
     /// The factor on the learning rate: after each epoch of `steps_per_epoch` from `epoch_start_lr_decay` on,
     /// `lr ← max(lr · lr_decay, minimum_lr)`. A rate that starts below the minimum stays.
     pub fn schedule(&self, steps_per_epoch: usize) -> Schedule {
-        let rate = optimizer::rate(&self.optimizer);
+        let rate = self.optimizer.lr();
         if self.lr_decay == 1.0 || rate <= self.minimum_lr {
             return Schedule::Constant;
         }
@@ -151,7 +151,7 @@ impl Training {
 
     /// Sets the learning rate before any decay.
     pub fn set_rate(&mut self, rate: f64) {
-        self.optimizer = optimizer::with_rate(self.optimizer, rate);
+        self.optimizer = self.optimizer.with_lr(rate);
     }
 
     /// Steps between evaluations where an epoch has `steps_per_epoch`: of so many evaluations an epoch the whole steps between
