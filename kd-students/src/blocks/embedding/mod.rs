@@ -98,6 +98,14 @@ impl Cluster {
             unread =
                 CnnCharConfig::IGNORED.iter().filter_map(|&key| rest.remove(key).map(|_| key.to_string())).collect();
         }
+        if let Some(merges) = rest.get("bpe_path") {
+            // The published code cuts a word of one letter into five pieces, and neither merges nor a file with them is published.
+            return Err(format!(
+                "bpe_path: expected none, for words are not cut by merges here (a column that has the pieces, apart by \
+                 blanks, may stand in a cluster of any name but `word`; a pretrained encoder as a block cuts by itself), \
+                 found {merges}"
+            ));
+        }
         let rest = Json::Object(rest);
         let table = match kind {
             None => {

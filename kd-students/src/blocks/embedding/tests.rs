@@ -160,6 +160,10 @@ fn what_does_not_fit_is_named() {
         (json!({"cols": ["w"], "dim": 0}), "dim: expected at least 1, found 0"),
         (json!({"cols": ["w"], "dim": 3, "fix_weights": true}), "unknown field `fix_weights`"),
         (json!({"cols": ["w"]}), "missing field `dim`"),
+        (
+            json!({"cols": ["w"], "dim": 3, "bpe_path": "x.bpe"}),
+            "bpe_path: expected none, for words are not cut by merges",
+        ),
         (json!({"cols": ["w"], "type": 3}), "type: expected \"CNNCharEmbedding\" or \"LSTMCharEmbedding\", found 3"),
         (
             json!({"cols": ["w"], "type": "CNNCharEmbedding", "dim": [1, 2], "window_size": [1, 2, 3]}),
