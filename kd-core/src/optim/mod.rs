@@ -197,3 +197,24 @@ fn ensure(holds: bool, field: &'static str, expected: &'static str, found: f64) 
 fn is_at_least_zero(value: f64) -> bool {
     value.is_finite() && value >= 0.0
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    /// A weight of 1 after steps with these gradients, in f32 and f64.
+    pub(super) fn after(config: impl Into<OptimizerConfig>, gradients: &[f64]) -> [f64; 2] {
+        let config = config.into();
+        [DType::F32, DType::F64].map(|dtype| {
+            let var = Var::ones((1, 1), dtype, &Device::Cpu).unwrap();
+            let mut optimizer = config.build(vec![("w".to_string(), var.clone())], &[]).unwrap();
+            for &gradient in gradients {
+                let loss = (var.as_tensor() * gradient).unwrap().sum_all().unwrap();
+                optimizer.step(&loss.backward().unwrap(), 1.0, 1.0).unwrap();
+            }
+            var.to_dtype(DType::F64).unwrap().to_vec2::<f64>().unwrap()[0][0]
+        })
+    }
+}

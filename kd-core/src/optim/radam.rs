@@ -179,21 +179,8 @@ impl Rule<2> for RAdamRule {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::after;
     use super::*;
-    use candle_core::{DType, Device};
-
-    /// A weight of 1 after steps with these gradients, in f32 and f64.
-    fn after(config: RAdamConfig, gradients: &[f64]) -> [f64; 2] {
-        [DType::F32, DType::F64].map(|dtype| {
-            let var = Var::ones((1, 1), dtype, &Device::Cpu).unwrap();
-            let mut optimizer = RAdam::new(vec![("w".to_string(), var.clone())], config).unwrap();
-            for &gradient in gradients {
-                let loss = (var.as_tensor() * gradient).unwrap().sum_all().unwrap();
-                optimizer.step(&loss.backward().unwrap(), 1.0, 1.0).unwrap();
-            }
-            var.to_dtype(DType::F64).unwrap().to_vec2::<f64>().unwrap()[0][0]
-        })
-    }
 
     #[test]
     fn the_first_steps_do_without_the_second_moment() {
