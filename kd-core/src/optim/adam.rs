@@ -138,7 +138,8 @@ impl Rule<2> for AdamRule {
         if self.weight_decay > 0.0 {
             return Ok(false);
         }
-        let rule = AdamWRule { gradient_scale: self.gradient_scale, ..self.without };
+        let mut rule = self.without;
+        rule.gradient_scale = self.gradient_scale;
         rule.apply_on_cuda(weights, gradient, moments)
     }
 }
