@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use kd_data::task::{Examples, Part, Task};
 use kd_data::teacher_outputs::Content;
 
@@ -13,11 +13,14 @@ use kd_data::teacher_outputs::Content;
 /// is an error.
 ///
 /// # Errors
-/// What the task's reader finds wrong.
+/// If a folder has no file of the task, and what the task's reader finds wrong.
 pub fn read(task: &Task, paths: &[impl AsRef<Path>], share: Share) -> Result<Vec<Examples>> {
     let mut files = Vec::new();
     for path in paths.iter().map(AsRef::as_ref) {
         let parts: Vec<PathBuf> = Part::ALL.into_iter().filter_map(|part| task.path(path, part)).collect();
+        if parts.is_empty() && path.is_dir() {
+            bail!("{}: expected the files of {} in this folder, found none of them", path.display(), task.name);
+        }
         files.extend(if parts.is_empty() { vec![path.to_path_buf()] } else { parts });
     }
     let mut all = 0..;
@@ -108,5 +111,8 @@ mod tests {
             assert_eq!(texts(share), all.into_iter().skip(idx).step_by(3).collect::<Vec<_>>());
         }
         assert_eq!(texts("8/9"), [""; 0]);
+        let empty = tempfile::tempdir().unwrap();
+        let message = read(&task, &[empty.path()], Share::ALL).unwrap_err().to_string();
+        assert!(message.ends_with(": expected the files of columns in this folder, found none of them"), "{message}");
     }
 }
