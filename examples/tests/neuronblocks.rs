@@ -61,7 +61,7 @@ fn configuration() -> Value {
 /// The files of `examples/models`, which name a checkpoint beside them.
 #[test]
 fn the_students_that_come_with_the_examples_have_no_warnings() {
-    for name in ["word_tagger", "word_pair", "word_classifier", "encoder_pair"] {
+    for name in ["word_tagger", "word_pair", "small_word_pair", "word_classifier", "encoder_pair"] {
         let mut check = Command::new(PROGRAM);
         check.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
         check.args(["check", "--conf_path", &format!("examples/models/{name}.json")]);

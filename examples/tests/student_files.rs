@@ -329,7 +329,7 @@ fn a_tagger_without_a_crf_learns_what_a_teacher_says_of_each_word() {
 fn the_files_of_the_examples_are_students() {
     let room = Room::new();
     let options = "--epochs 1 --limit-train 40";
-    for name in ["word_pair", "encoder_pair"] {
+    for name in ["word_pair", "small_word_pair", "encoder_pair"] {
         let student = Path::new("examples/models").join(format!("{name}.json"));
         success(room.command("tmkd", &student, name, &format!("{options} --method m-o-1 --save")));
         let out = format!("{name}-rl");

@@ -5,9 +5,9 @@
 #
 # DATA as for results/teachers/make.sh, whose kept files teach: those that are there of TEACHERS, if it is not set
 # "minilm-l6 e5-small distilbert-cased mpnet", one fine-tuning of each model. OUT gets every run, TASK-STUDENT.md, TASK-STUDENT.json and
-# plots of whom a policy chooses, which come here. STUDENT is 3-layers or 6-layers (the first of all-MiniLM-L6-v2), or bilstm,
-# which wants VECTORS, a file of word vectors of width 100, and for single texts is the network of
-# examples/models/word_classifier.json. TASK is mrpc, rte, sst2 or snli, without it each; OPTIONs go to rl_kd (--seeds 1,2
+# plots of whom a policy chooses, which come here. STUDENT is 3-layers or 6-layers (the first of all-MiniLM-L6-v2), or bilstm, the
+# network of examples/models/small_word_pair.json, for single texts of word_classifier.json, which wants VECTORS, a file of word vectors
+# of width 100. TASK is mrpc, rte, sst2 or snli, without it each; OPTIONs go to rl_kd (--seeds 1,2
 # --weighting uniform,rl-1, --plan). A policy's states have vectors of all-MiniLM-L6-v2 as it is. Models come from the hub's cache (HF_HOME).
 set -euo pipefail
 
@@ -26,10 +26,7 @@ cd "$here/../.."
 
 case $student in
     [0-9]*-layers) who=(--student "$encoder" --layers "${student%-layers}") ;;
-    bilstm)
-        VECTORS=$(realpath "${VECTORS:?a file of word vectors}")
-        who=(--student bilstm --vectors "$VECTORS")
-        ;;
+    bilstm) who=(--student examples/models/small_word_pair.json --vectors "$(realpath "${VECTORS:?a file of word vectors}")") ;;
     *) usage ;;
 esac
 [ ${#tasks[@]} -gt 0 ] || tasks=(mrpc rte snli sst2)
@@ -51,8 +48,7 @@ for task in "${tasks[@]}"; do
         snli) folder=snli epochs=4 ;;
         sst2)
             folder=glue/SST-2 epochs=4 limit=(--limit-train 10000)
-            [ "$student" != bilstm ] ||
-                reader=(--student examples/models/word_classifier.json --vectors "$VECTORS")
+            [ "$student" != bilstm ] || reader[1]=examples/models/word_classifier.json
             ;;
         *) usage ;;
     esac
