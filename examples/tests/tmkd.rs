@@ -387,6 +387,27 @@ fn every_part_of_what_is_wrong_is_named() {
 }
 
 #[test]
+fn what_a_gpu_made_in_tf32_is_put_into_a_table_without_one() {
+    let room = Room::new();
+    room.run("out", "--method gold");
+    let runs = room.path("out").join("runs");
+    let made = records(&runs)[0]["name"].as_str().unwrap().to_string();
+    // A run in TF32 cannot be made here, so the run above stands for it.
+    let message = failure(room.command("out", "--method gold --tf32"));
+    let (_, after) =
+        message.split_once("--tf32: expected a CUDA device to train ").unwrap_or_else(|| panic!("{message}"));
+    let (in_tf32, _) = after.split_once(", found the CPU").unwrap();
+    assert_ne!(in_tf32, made);
+    for end in ["json", "answers"] {
+        std::fs::copy(runs.join(format!("{made}.{end}")), runs.join(format!("{in_tf32}.{end}"))).unwrap();
+    }
+    room.run("out", "--method gold --tf32");
+    assert_eq!(json(&room.path("out").join("rte.json"))["settings"]["tf32"], true);
+    let message = failure(room.command("out", "--method gold,1-o-1 --tf32"));
+    assert!(message.contains("--tf32: expected a CUDA device to train rte-1-layer-teacher-"), "{message}");
+}
+
+#[test]
 fn tables_with_a_labelled_test_part_let_dev_choose() {
     let room = Room::new();
     let mut command = Command::new(PROGRAM);

@@ -262,13 +262,17 @@ impl Observer for Timed<'_> {
 /// Trains the student, its teachers weighed by `weighting` if there is one; the weights of the best evaluation, or the last where nothing is evaluated, are its weights then.
 ///
 /// # Errors
-/// If the checkpoint is another run's, a loss is no number again and again, or Ctrl-C was pressed.
+/// If the checkpoint is another run's, TF32 is asked for on the CPU, a loss is no number again and again, or Ctrl-C was pressed.
 pub fn train(
     course: &Course<'_>,
     weighting: Option<&mut dyn TeacherWeighting>,
     evaluate: Option<&dyn Fn() -> Result<f64>>,
 ) -> Result<Trained> {
-    let Course { name, steps, checkpoint, .. } = course;
+    let Course { name, steps, checkpoint, built, settings, .. } = course;
+    // Here, so that what was trained on a GPU can be put into tables without one.
+    if settings.tf32 && built.variables.all().iter().any(|(_, variable)| !variable.device().is_cuda()) {
+        bail!("--tf32: expected a CUDA device to train {name}, found the CPU");
+    }
     let mut trainer = course.trainer()?;
     if let Some(weighting) = weighting {
         trainer = trainer.with_weighting(weighting);
