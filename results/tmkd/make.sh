@@ -15,7 +15,7 @@
 # Teachers are three fine-tunings of e5-small where there are three (sentences, mrpc, rte, which have the first stage too), or one
 # fine-tuning of each of minilm-l6, e5-small, distilbert-cased; TASK-mixed is TASK with those. query-passage has NeuronBlocks' own
 # scores as one more. The student is the first layers, three where nothing else is said, of all-MiniLM-L6-v2, from the hub's cache
-# (HF_HOME). With TF32=1, on a GPU, products are made in TF32. With NAME the table of a TASK has that name.
+# (HF_HOME), or that of --student. With TF32=1, on a GPU, products are made in TF32. With NAME the table of a TASK has that name.
 set -euo pipefail
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; exit 2; }
@@ -89,7 +89,10 @@ for table in "${tables[@]}"; do
             unless_given --stage1-teacher "$(kept unlabelled "${teachers[@]}")"
         fi
     fi
-    unless_given --layers 3
-    "$bin/$program" "${what[@]}" --student sentence-transformers/all-MiniLM-L6-v2 --out "$out" "$@"
+    case $given in
+        *" --student "* | *" --student="*) ;;
+        *) what+=(--student sentence-transformers/all-MiniLM-L6-v2) && unless_given --layers 3 ;;
+    esac
+    "$bin/$program" "${what[@]}" --out "$out" "$@"
     for end in md json; do [ ! -e "$out/${NAME:-$table}.$end" ] || cp "$out/${NAME:-$table}.$end" "$here/"; done
 done
