@@ -15,7 +15,8 @@ use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
 use crate::variables::{Variables, mix};
 
 /// The device that tests of tensors run on: the CPU, or the first GPU where the environment variable `KD_TEST_DEVICE` is
-/// `cuda`. One for the whole process, for Candle takes two openings of a GPU for two devices.
+/// `cuda`. One for the whole process, for Candle takes two openings of a GPU for two devices. A GPU has one stream for all
+/// threads: every test has a thread of its own, and where it ends with work in a stream of its own the driver may hang.
 ///
 /// # Panics
 /// If the variable is something else, or there is no such device.
@@ -23,7 +24,7 @@ pub fn device() -> &'static Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
     DEVICE.get_or_init(|| match std::env::var("KD_TEST_DEVICE").as_deref() {
         Err(_) | Ok("cpu") => Device::Cpu,
-        Ok("cuda") => match Device::new_cuda(0) {
+        Ok("cuda") => match Device::new_cuda_with_stream(0) {
             Ok(device) => device,
             Err(error) => panic!("KD_TEST_DEVICE=cuda: {error}"),
         },

@@ -9,6 +9,11 @@
 //! and against what they replace ([`set_kernels`]). Products follow [`candle_core::cuda_backend::gemm_reduced_precision_f32`]: with it on, `f32` is multiplied in
 //! TF32.
 //!
+//! [`Device::new_cuda`](candle_core::Device::new_cuda) of Candle 0.11 gives every thread a stream of its own, and nothing orders
+//! the work of one thread behind another's. Tensors of such a device belong to the thread that made them, until it has called
+//! `synchronize`. Where several threads share tensors, open the device with
+//! [`Device::new_cuda_with_stream`](candle_core::Device::new_cuda_with_stream), which has one stream for all.
+//!
 //! Freed memory goes back to the driver at every synchronisation, unless it is told to keep it: [`keep_freed_memory`].
 
 mod attach;

@@ -17,7 +17,8 @@ impl Output {
     /// Uninitialised memory; the caller launches a kernel that writes all of it.
     pub(super) fn new(shape: impl Into<Shape>, dtype: DType, device: &CudaDevice) -> Result<Self> {
         let shape = shape.into();
-        // SAFETY: the stream runs in order, and every caller launches the kernel that writes before anything can read.
+        // SAFETY: a stream runs in order, and every caller launches the kernel that writes before this thread can read; of other
+        // threads see the module's words on streams.
         let storage = unsafe { device.alloc_uninit(&shape, dtype)? };
         Ok(Self { storage, shape })
     }
@@ -83,8 +84,8 @@ fn first(layout: &Layout) -> Result<usize> {
     }
 }
 
-/// The address of the value at `offset`. Candle gives a device one stream, on which all work on its memory is ordered; so
-/// nothing has to be recorded for the use of the address, as long as the launch comes before the memory is freed.
+/// The address of the value at `offset`. The work of a thread is ordered by its stream, or by the one stream of all threads;
+/// so nothing has to be recorded for the use of the address, as long as the launch comes before the memory is freed.
 fn address(storage: &CudaStorage, offset: usize) -> Result<u64> {
     macro_rules! address {
         ($($dtype:ident),*) => {
