@@ -113,6 +113,16 @@ fn bad_input_is_named_with_file_and_line() {
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && message.contains(expected), "{text:?}: {message}");
     }
+
+    let teacher = folder.path().join("teacher");
+    std::fs::create_dir(&teacher).unwrap();
+    for name in ["config.json", "tokenizer.json"] {
+        std::fs::copy(file("kd-teachers/tests/reference/bert").join(name), teacher.join(name)).unwrap();
+    }
+    std::fs::write(teacher.join("pytorch_model.bin"), "").unwrap();
+    let output = command(&out, 1).args(["--teacher".as_ref(), teacher.as_os_str()]).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && message.contains("or allow them with --pickle"), "{message}");
 }
 
 #[test]

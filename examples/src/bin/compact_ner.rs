@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use examples::device::DeviceChoice;
+use examples::model_files;
 use examples::neuronblocks::model;
 use examples::plot::{Scale, Titles, curves};
 use examples::predict::{self, PredictArgs};
@@ -30,7 +31,6 @@ use kd_core::objective::CrfTarget;
 use kd_data::glove::{Vectors, read_vectors};
 use kd_students::bundle::Bundle;
 use kd_students::tagger::Head;
-use kd_teachers::hub::{HubEnvironment, ModelFiles};
 
 /// Distil a pretrained encoder into a compact entity tagger, with few labelled sentences.
 #[derive(Debug, Parser)]
@@ -53,6 +53,9 @@ struct Args {
     /// Revision of the hub id
     #[arg(long, default_value = "main")]
     revision: String,
+    /// Allow pickled weights (pytorch_model.bin) where the model has no others
+    #[arg(long)]
+    pickle: bool,
     /// FILE.json: a tagger in NeuronBlocks' format (examples/models/word_tagger.json) in place of the student of the paper. Its
     /// architecture, columns and vocabulary count, over the words of the training text, labelled or not; its losses, distillation,
     /// metrics, optimiser, batches and epochs are not read
@@ -157,8 +160,7 @@ fn train(args: &Args) -> Result<()> {
     let path = |path: &Option<PathBuf>| path.clone().context("--train, --dev and --test are needed");
     let data = Data::read(&path(&args.train)?, &path(&args.dev)?, &path(&args.test)?)?;
     let device = args.device.open()?;
-    let files = ModelFiles::find(&args.teacher, &args.revision, &HubEnvironment::from_env()?)?;
-    let pretrained = Pretrained::open(files)?;
+    let pretrained = Pretrained::open(model_files::find(&args.teacher, &args.revision, args.pickle)?)?;
     let design = args.student.as_deref().map(|path| tagging::open(path, &data.classes)).transpose()?;
     let (vectors, vector_rows) = match &design {
         None => (args.vectors.as_ref().map(|path| read_wanted(path, &data, args.vector_rows)).transpose()?, None),
